@@ -1,0 +1,152 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * struct vcpu: the whole architectural state of a virtual CPU, engine-neutral, and how engines report outcomes.
+ *
+ * Invariants
+ *  - Outside engine_run() everything here is current. Inside, the running engine may hold part of it elsewhere (bt: general
+ *    registers and arithmetic flags in host registers) but has it written back whenever cpu/ code is called.
+ *  - Vector state stays live: while `fpu_live` is set, the guest's x87/SSE/AVX state and MXCSR are in the host's registers and
+ *    `fpu.area` is stale. cpu/, mem/ and engine/ are compiled with -mgeneral-regs-only so that they do not disturb it; they call
+ *    vcpu_fpu_park() before calling anything else (devices, libc, Zydis). engine_run() parks before it returns.
+ *  - Functions that can raise a guest exception return 0, or -1 with v->exc filled in; nothing architectural has then changed
+ *    except what the manual says changes. The engine delivers v->exc with cpu_deliver_exception() at an instruction boundary.
+ *
+ * Owner: the vCPU's thread. Other threads only do vcpu_post() (event bits) and read stats.
+ *
+ * Layout: `hot` is first and belongs to the running engine: translated code addresses it, and the rest, off RSP, and the
+ * host stack of the vCPU's thread lies below the struct while translated code runs (vcpu_create allocates both).
+ */
+#ifndef CPU_VCPU_H
+#define CPU_VCPU_H
+
+#include "base/types.h"
+#include "mem/mmu.h"
+#include "x86/arch.h"
+
+/* Segment register with its hidden part. attr: bits 0-3 type, 4 S, 5-6 DPL, 7 P, 12 AVL, 13 L, 14 D/B, 15 G (bits 40-55 of a
+ * descriptor, bits 8-11 zero); SEG_UNUSABLE for a null selector. limit is in bytes, expanded. */
+struct vcpu_seg {
+	uint16_t sel;
+	uint16_t attr;
+	uint32_t limit;
+	uint64_t base;
+	bool unusable;
+};
+#define SEG_TYPE 0x000f
+#define SEG_S 0x0010
+#define SEG_DPL_SHIFT 5
+#define SEG_P 0x0080
+#define SEG_AVL 0x1000
+#define SEG_L 0x2000
+#define SEG_DB 0x4000
+#define SEG_G 0x8000
+
+struct vcpu_table { uint64_t base; uint16_t limit; };
+
+enum vcpu_exc_kind { EXC_NONE, EXC_HARDWARE /* fault, abort, #DB trap */, EXC_SOFT_INT /* INT n, INT3, INTO */, EXC_INTERRUPT, EXC_NMI };
+struct vcpu_exc {
+	uint8_t kind;
+	uint8_t vector;
+	bool has_err;
+	uint32_t err;
+	uint64_t cr2;    /* for #PF */
+	uint64_t dr6;    /* bits to set for #DB */
+};
+
+/* Event bits: posted by any thread, looked at between blocks (translated code tests the whole word for zero). */
+enum vcpu_event {
+	VCPU_EV_IRQ = 1,     /* interrupt controller state may have changed */
+	VCPU_EV_STOP = 2,    /* leave engine_run() with EXIT_STOP */
+	VCPU_EV_NMI = 4,
+	VCPU_EV_CODE = 8,    /* a device wrote to translated code: drop all translations */
+};
+
+struct vcpu;
+
+/* What the CPU needs from the machine around it; filled in by vm/. Called with fpu parked. */
+struct vcpu_ops {
+	uint64_t (*pio_read)(void *vm, uint16_t port, unsigned size);
+	void (*pio_write)(void *vm, uint16_t port, unsigned size, uint64_t val);
+	uint64_t (*mmio_read)(void *vm, gpa_t gpa, unsigned size);       /* size 1,2,4,8 */
+	void (*mmio_write)(void *vm, gpa_t gpa, unsigned size, uint64_t val);
+	bool (*irq_pending)(void *vm, unsigned cpu);
+	int (*irq_ack)(void *vm, unsigned cpu);                          /* vector or -1 */
+	int (*apic_msr)(void *vm, unsigned cpu, bool write, uint32_t msr, uint64_t *val); /* 0 or -1 (#GP) */
+	uint64_t (*cr8)(void *vm, unsigned cpu, bool write, uint64_t val);
+	uint64_t (*now_ns)(void *vm);                                    /* machine time (io_now) */
+	uint64_t (*wall_ns)(void *vm);                                   /* host UTC, ns since 1970 */
+};
+
+/* 1024 bytes cover the XSAVE image of x87, SSE and AVX (832). Standard format, 64-byte aligned. */
+struct vcpu_fpu {
+	uint8_t area[1024] __attribute__((aligned(64)));
+	uint64_t xcr0;             /* guest's: 1, 3 or 7 */
+};
+
+struct vcpu {
+	uint64_t hot[32];          /* the running engine's; 256 bytes */
+	uint64_t gpr[GPR_COUNT];
+	uint64_t rip;
+	uint64_t rflags;           /* all bits, FL_FIXED set */
+	uint32_t event;            /* enum vcpu_event; atomic */
+	bool fpu_live;
+	uint8_t cpl;               /* equals ss.attr DPL (and RPL of CS) */
+	uint8_t mode;              /* enum insn_mode of CS, recomputed by cpu_update_mode() */
+	bool inhibit_irq;          /* STI, MOV SS, POP SS: interrupts held off until after the next instruction */
+	bool inhibit_db;           /* MOV SS / POP SS also hold off debug traps */
+	bool halted;               /* HLT: waiting for an event */
+	bool irq_waiting;          /* an interrupt was pending while IF = 0: whoever sets IF posts VCPU_EV_IRQ */
+	bool nmi_blocked;
+	bool nmi_pending;
+	uint64_t host_fsbase;      /* of the vCPU's thread, for signal handlers and stubs */
+	struct vcpu_exc exc;
+
+	struct vcpu_seg seg[SEG_COUNT];
+	struct vcpu_table gdt, idt;
+	uint64_t cr0, cr2, cr3, cr4, efer;
+	uint64_t dr[4], dr6, dr7;
+	uint64_t msr_star, msr_lstar, msr_cstar, msr_fmask, msr_kernel_gs_base;
+	uint64_t msr_sysenter_cs, msr_sysenter_esp, msr_sysenter_eip;
+	uint64_t msr_pat, msr_tsc_aux, msr_misc_enable, msr_spec_ctrl;
+	uint64_t msr_mtrr_def, msr_mtrr_fixed[11], msr_mtrr_var[16];
+	uint64_t tsc_offset;       /* guest TSC = host TSC + offset */
+	uint64_t tsc_khz;
+	uint64_t kvm_system_time, kvm_wall_clock;  /* KVM paravirtual clock MSRs as written */
+	struct vcpu_fpu fpu;
+
+	struct mmu mmu;
+	struct mem *mem;
+	unsigned index;
+	const struct vcpu_ops *ops;
+	void *vm;
+	void *engine;              /* private data of the engine(s): owned by engine/ */
+
+	/* Lockstep: when set, cpu/access.c records every store's old contents before changing memory. */
+	struct vcpu_journal *journal;
+
+	struct { uint64_t insns_interp, exceptions, interrupts, pio, mmio, hlt, slow_mem, msr_unknown; } stats;
+};
+
+/* Allocates a vCPU with its stack and mmu, in reset state. 0 or -errno. */
+int vcpu_create(struct vcpu **out, struct mem *mem, unsigned index, const struct vcpu_ops *ops, void *vm);
+void vcpu_destroy(struct vcpu *v);
+/* Power-on state (SDM vol. 3A table 9-1): real mode at f000:fff0. vm/boot then sets what its protocol asks. */
+void vcpu_reset(struct vcpu *v);
+/* Size of the host stack below the struct. */
+#define VCPU_STACK_SIZE (256 * 1024)
+
+/* Sets event bits; any thread, any context. Wakes a halted vCPU (futex on v->event). */
+void vcpu_post(struct vcpu *v, uint32_t bits);
+/* Waits until an event is posted or the absolute machine-independent timeout in ns from now passes (UINT64_MAX = none). */
+void vcpu_wait(struct vcpu *v, uint64_t timeout_ns);
+
+/* --- vector state (fpu.c, compiled without vector instructions except its inline XSAVE/XRSTOR) ------------------ */
+void vcpu_fpu_park_slow(struct vcpu *v);
+void vcpu_fpu_live_slow(struct vcpu *v);
+static inline void vcpu_fpu_park(struct vcpu *v) { if (v->fpu_live) vcpu_fpu_park_slow(v); }
+static inline void vcpu_fpu_load(struct vcpu *v) { if (!v->fpu_live) vcpu_fpu_live_slow(v); }
+
+/* Human-readable dump of the whole state (for the console escape, lockstep and crashes). */
+void vcpu_dump(const struct vcpu *v, int fd);
+
+#endif

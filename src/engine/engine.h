@@ -1,0 +1,42 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * An engine: a way to run a struct vcpu until something needs the machine around it.
+ */
+#ifndef ENGINE_ENGINE_H
+#define ENGINE_ENGINE_H
+
+#include "cpu/cpu.h"
+
+enum exit_reason {
+	EXIT_STOP,       /* VCPU_EV_STOP was posted (the bit is cleared by the receiver) */
+	EXIT_HLT,        /* v->halted: nothing to do until an event */
+	EXIT_SHUTDOWN,   /* triple fault */
+	EXIT_DIVERGED,   /* lockstep found a difference (already printed) */
+	EXIT_ERROR,      /* the monitor cannot go on (already logged) */
+};
+
+struct engine_ops {
+	const char *name;
+	const char *what;                                      /* one line for `doppel check` */
+	const char *slowdown;                                  /* expected, against native: "1.5-3 x" */
+	bool (*probe)(char *why, size_t size);                 /* can it run on this host? why not / why */
+	int (*create)(struct vcpu *v);                         /* attaches to a vcpu (before the sandbox closes) */
+	void (*destroy)(struct vcpu *v);
+	enum exit_reason (*run)(struct vcpu *v);               /* on the vCPU's thread; consumes VCPU_EV_IRQ itself */
+	void (*reset)(struct vcpu *v);                         /* machine reset: drop all derived state */
+	void (*stats)(struct vcpu *v, void (*emit)(void *o, const char *name, uint64_t val), void *o);
+};
+
+/* registry.c: ordered array, best first; engine_find("auto") returns the first that probes well. NULL if unknown. */
+extern const struct engine_ops *const engine_registry[];
+const struct engine_ops *engine_find(const char *name, char *why, size_t size);
+
+/* interp as a service for other engines: executes exactly one instruction at v->rip, delivering the exception it raises if any
+ * (and a pending single-step trap). For `rep` string instructions one call may do many iterations but returns early when
+ * v->event becomes nonzero, with v->rip still at the instruction. Returns 0; 1 if halted; -1 on shutdown. */
+int interp_step(struct vcpu *v);
+/* Same for a known-decoded instruction (its bytes were fetched at v->rip); raises into v->exc and returns -1 without delivering. */
+struct insn;
+int interp_exec(struct vcpu *v, const struct insn *in);
+
+#endif

@@ -1,0 +1,138 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Guest paging: the page walk, and the flat shadow tables that make its result one load away.
+ *
+ * A context (one per PCID in use) owns flat arrays indexed by virtual page number, reserved address space of which only
+ * touched pages exist:
+ *
+ *   r[vpn]  hva - gva of the page for reads, 0 = absent       vpn = gva bits 12..47 (36 bits): every 64-bit address
+ *   w[vpn]  the same for writes and read-modify-writes        gives an index inside the table
+ *   x[vpn]  opaque 32-bit value of the translator (code page) separate x tables for user and supervisor
+ *
+ * Rights. One pair r/w serves both privilege levels:
+ *   upper half (bit 47 set): entries carry supervisor rights. Translated and C user-mode accesses never use them: user code
+ *     indexes with bits 12..46 only, so an upper-half address meets a lower-half entry, and address + entry lies in the
+ *     host's kernel half or is non-canonical, and faults (see docs/design/mem.md); C code checks CPL.
+ *   lower half: entries carry user rights (which SMAP being off makes a subset of supervisor rights). An entry for a
+ *     supervisor-only page (or a write with CR0.WP = 0) may be filled while CPL < 3, setting `lower_super`;
+ *     mmu_enter_user() empties the lower half if it is set. It must be called on every change to CPL 3.
+ *
+ * A write entry exists only if the mapping permits it, the PTE's dirty bit is set, and the frame has no translated code
+ * and is not shared or logged. A present entry implies the PTE's accessed bit is set.
+ *
+ * Budget: at most MMU_CONTEXTS contexts; the least recently used is recycled. Per context a list of touched table pages
+ * (2 MiB regions of guest address space) makes emptying cost what was used; past MMU_MAX_REGIONS everything is emptied.
+ *
+ * Owner: the vCPU's thread; nobody else touches a struct mmu (other threads post requests).
+ */
+#ifndef MEM_MMU_H
+#define MEM_MMU_H
+
+#include "base/types.h"
+#include "mem/mem.h"
+#include "x86/arch.h"
+
+#define MMU_CONTEXTS 8
+#define MMU_MAX_REGIONS 16384
+
+/* Region = 2 MiB of guest addresses = one host page of r and w, half a page of x. */
+#define MMU_REGION_SHIFT 21
+
+struct mmu_context {
+	uint64_t *r;          /* 2^36 entries */
+	uint64_t *w;
+	uint32_t *x_user;     /* 2^36 entries; written by mmu_set_exec only */
+	uint32_t *x_super;
+	uint8_t *region;      /* 2^27 bytes: MMU_RG_ flags */
+	uint32_t *touched;    /* list of region numbers */
+	uint32_t ntouched;
+	uint16_t pcid;
+	bool in_use;
+	bool lower_super;     /* lower half holds entries that user mode must not see */
+	uint64_t last_use;
+};
+enum { MMU_RG_TOUCHED = 1, MMU_RG_LARGE = 2 /* holds fragments of a 2M/4M page */, MMU_RG_HUGE = 4 /* ... of a 1G page */ };
+
+/* The registers paging depends on, kept equal to the vCPU's by cpu/control.c through mmu_set_regs(). */
+struct mmu_regs {
+	uint64_t cr0, cr3, cr4, efer;
+	uint64_t pdpte[4];    /* PAE paging without long mode: loaded by MOV CR3 (SDM vol. 3A 4.4.1) */
+};
+
+struct mmu {
+	struct mem *mem;
+	struct mmu_context *cur;       /* never NULL */
+	struct mmu_context ctx[MMU_CONTEXTS];
+	struct mmu_regs regs;
+	uint32_t gen;                  /* changes whenever any entry of `cur` may have been dropped or `cur` changes;
+					* caches of derived facts (fetch cache) compare it */
+	uint64_t use_clock;
+	struct { uint64_t walks, fills, flushes, region_flushes, evictions; } stats;
+};
+
+enum mmu_access { MMU_READ = 0, MMU_WRITE = 1, MMU_FETCH = 2 };
+
+/* Creates the contexts' reservations (address space only). 0 or -ENOMEM with the remedy logged. */
+int mmu_create(struct mmu *mmu, struct mem *mem);
+void mmu_destroy(struct mmu *mmu);
+
+struct mmu_walk {
+	gpa_t gpa;            /* of the byte at gva */
+	uint8_t page_shift;   /* 12, 21, 22, 30; 32 = paging off */
+	bool writable, user, nx, global, dirty;   /* effective rights over all levels */
+};
+
+/*
+ * Walks the guest's page tables for an access at `gva` with privilege `user`, setting accessed and dirty bits as the
+ * architecture says (atomically). Paging off: identity. Returns 0, or the #PF error code (with PF_P..PF_I, never 0: the
+ * sign bit 1<<31 is set on every fault so that a not-present supervisor read, code 0, is distinguishable).
+ * SDM vol. 3A 4.3-4.7. Reads page tables through p2m only; table addresses outside RAM read as all ones (reserved bits set).
+ */
+#define MMU_FAULT 0x80000000u
+uint32_t mmu_walk(struct mmu *mmu, gva_t gva, enum mmu_access acc, bool user, struct mmu_walk *out);
+
+/*
+ * Slow path of a data access that stays within one page: walks, and if the page is memory fills the flat entry.
+ * Results: *hva = host pointer of the byte, or NULL with *gpa set if the page is MMIO, ROM being written, or holds
+ * translated code being written (*code true, *hva valid: the caller calls mem_code_write() before storing).
+ * `user`: the access has user rights (CPL 3 and not an implicit supervisor access); `cpl3`: current CPL is 3 (nothing
+ * supervisor-only may then be filled in the lower half). Returns 0 or MMU_FAULT | error code.
+ */
+struct mmu_target {
+	void *hva;
+	gpa_t gpa;
+	bool code;
+};
+uint32_t mmu_resolve(struct mmu *mmu, gva_t gva, bool write, bool user, bool cpl3, struct mmu_target *out);
+
+/* Sets / reads the translator's x entry for the page of gva; it is dropped together with the r/w entries of the page. */
+void mmu_set_exec(struct mmu *mmu, gva_t gva, bool user, uint32_t value);
+
+/* Removes every write entry, in every context, that reaches the frame (reverse map with two slots per frame, full scan as
+ * the fallback). mmu_attach/detach: the mem keeps a list of MMUs so that mem_code_mark() reaches all. */
+void mmu_drop_writes(struct mmu *mmu, gfn_t gfn);
+
+/* TLB operations. Global entries survive only what the architecture says they may survive; emptying more is allowed. */
+void mmu_invlpg(struct mmu *mmu, gva_t gva);                 /* current PCID + global translations of the page */
+void mmu_invlpg_pcid(struct mmu *mmu, uint16_t pcid, gva_t gva);
+void mmu_flush_pcid(struct mmu *mmu, uint16_t pcid);
+void mmu_flush_all(struct mmu *mmu);                         /* all PCIDs, globals included */
+void mmu_flush_nonglobal(struct mmu *mmu);
+
+/* Takes new paging registers and does the flush each change demands: CR3 write (pcid switch, bit 63 = keep, passed apart
+ * as `noflush`), CR0.PG/WP, CR4.PGE/PAE/PSE/PCIDE/SMEP, EFER.NXE/LMA. */
+void mmu_set_regs(struct mmu *mmu, const struct mmu_regs *regs, bool noflush);
+
+void mmu_enter_user_slow(struct mmu *mmu);
+static inline void mmu_enter_user(struct mmu *mmu)
+{
+	if (unlikely(mmu->cur->lower_super))
+		mmu_enter_user_slow(mmu);
+}
+
+static inline uint64_t mmu_vpn(gva_t gva)
+{
+	return (gva >> 12) & (BIT(36) - 1);
+}
+
+#endif
