@@ -1,0 +1,265 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Decoding, with Zydis inside. Pure: the same bytes and mode always give the same struct insn.
+ *
+ * Invariant: what insn_decode() accepts is what the CPU model has (x86-64-v3 and the system instructions of cpu/); anything
+ * else is -EILSEQ, so neither engine can execute an instruction that CPUID hides.
+ */
+#include "x86/insn.h"
+
+#include <Zydis/Zydis.h>
+#include <errno.h>
+#include <string.h>
+
+/* Which instruction sets exist in the model, and who executes them: 0 = undefined here, else 1 + enum insn_kind. */
+static const uint8_t isa_kind[ZYDIS_ISA_SET_MAX_VALUE + 1] = {
+#define K_INT (1 + INSN_INT)
+#define K_X87 (1 + INSN_X87)
+#define K_VEC (1 + INSN_VEC)
+	[ZYDIS_ISA_SET_I86] = K_INT, [ZYDIS_ISA_SET_I186] = K_INT, [ZYDIS_ISA_SET_I286PROTECTED] = K_INT,
+	[ZYDIS_ISA_SET_I286REAL] = K_INT, [ZYDIS_ISA_SET_I386] = K_INT, [ZYDIS_ISA_SET_I486] = K_INT,
+	[ZYDIS_ISA_SET_I486REAL] = K_INT, [ZYDIS_ISA_SET_PENTIUMREAL] = K_INT, [ZYDIS_ISA_SET_PPRO] = K_INT,
+	[ZYDIS_ISA_SET_CMOV] = K_INT, [ZYDIS_ISA_SET_FAT_NOP] = K_INT, [ZYDIS_ISA_SET_PREFETCH_NOP] = K_INT,
+	[ZYDIS_ISA_SET_LONGMODE] = K_INT, [ZYDIS_ISA_SET_AMD] = K_INT, [ZYDIS_ISA_SET_PAUSE] = K_INT,
+	[ZYDIS_ISA_SET_CLFSH] = K_INT, [ZYDIS_ISA_SET_CLFLUSHOPT] = K_INT, [ZYDIS_ISA_SET_CLWB] = K_INT,
+	[ZYDIS_ISA_SET_CMPXCHG16B] = K_INT, [ZYDIS_ISA_SET_LAHF] = K_INT, [ZYDIS_ISA_SET_RDPMC] = K_INT,
+	[ZYDIS_ISA_SET_RDTSCP] = K_INT, [ZYDIS_ISA_SET_RDPID] = K_INT, [ZYDIS_ISA_SET_RDRAND] = K_INT,
+	[ZYDIS_ISA_SET_RDSEED] = K_INT, [ZYDIS_ISA_SET_RDWRFSGS] = K_INT, [ZYDIS_ISA_SET_INVPCID] = K_INT,
+	[ZYDIS_ISA_SET_MOVBE] = K_INT, [ZYDIS_ISA_SET_POPCNT] = K_INT, [ZYDIS_ISA_SET_LZCNT] = K_INT,
+	[ZYDIS_ISA_SET_BMI1] = K_INT, [ZYDIS_ISA_SET_BMI2] = K_INT, [ZYDIS_ISA_SET_ADOX_ADCX] = K_INT,
+	[ZYDIS_ISA_SET_SSE_PREFETCH] = K_INT, [ZYDIS_ISA_SET_FXSAVE] = K_INT, [ZYDIS_ISA_SET_FXSAVE64] = K_INT,
+	[ZYDIS_ISA_SET_XSAVE] = K_INT, [ZYDIS_ISA_SET_XSAVEOPT] = K_INT, [ZYDIS_ISA_SET_XSAVEC] = K_INT,
+	[ZYDIS_ISA_SET_X87] = K_X87, [ZYDIS_ISA_SET_FCMOV] = K_X87, [ZYDIS_ISA_SET_SSE3X87] = K_X87,
+	[ZYDIS_ISA_SET_PENTIUMMMX] = K_X87, [ZYDIS_ISA_SET_SSE2MMX] = K_X87, [ZYDIS_ISA_SET_SSSE3MMX] = K_X87,
+	[ZYDIS_ISA_SET_SSE] = K_VEC, [ZYDIS_ISA_SET_SSEMXCSR] = K_VEC, [ZYDIS_ISA_SET_SSE2] = K_VEC,
+	[ZYDIS_ISA_SET_SSE3] = K_VEC, [ZYDIS_ISA_SET_SSSE3] = K_VEC, [ZYDIS_ISA_SET_SSE4] = K_VEC,
+	[ZYDIS_ISA_SET_SSE42] = K_VEC, [ZYDIS_ISA_SET_AES] = K_VEC, [ZYDIS_ISA_SET_PCLMULQDQ] = K_VEC,
+	[ZYDIS_ISA_SET_SHA] = K_VEC, [ZYDIS_ISA_SET_AVX] = K_VEC, [ZYDIS_ISA_SET_AVXAES] = K_VEC,
+	[ZYDIS_ISA_SET_AVX2] = K_VEC, [ZYDIS_ISA_SET_AVX2GATHER] = K_VEC, [ZYDIS_ISA_SET_FMA] = K_VEC,
+	[ZYDIS_ISA_SET_F16C] = K_VEC,
+};
+
+/* Members of vector instruction sets that only touch integer state or memory order. */
+static bool int_exception(ZydisMnemonic m)
+{
+	switch (m) {
+	case ZYDIS_MNEMONIC_SFENCE: case ZYDIS_MNEMONIC_LFENCE: case ZYDIS_MNEMONIC_MFENCE: case ZYDIS_MNEMONIC_MOVNTI:
+	case ZYDIS_MNEMONIC_CRC32: case ZYDIS_MNEMONIC_POPCNT: case ZYDIS_MNEMONIC_PAUSE: case ZYDIS_MNEMONIC_CLFLUSH:
+	case ZYDIS_MNEMONIC_PREFETCHNTA: case ZYDIS_MNEMONIC_PREFETCHT0: case ZYDIS_MNEMONIC_PREFETCHT1:
+	case ZYDIS_MNEMONIC_PREFETCHT2: case ZYDIS_MNEMONIC_PREFETCHW: case ZYDIS_MNEMONIC_PREFETCH:
+		return true;
+	default:
+		return false;
+	}
+}
+
+static int kind_of(const ZydisDecodedInstruction *z)
+{
+	if (z->encoding != ZYDIS_INSTRUCTION_ENCODING_LEGACY && z->encoding != ZYDIS_INSTRUCTION_ENCODING_VEX)
+		return z->mnemonic == ZYDIS_MNEMONIC_PREFETCHW || z->mnemonic == ZYDIS_MNEMONIC_PREFETCH ? INSN_INT : -1;
+	if (int_exception(z->mnemonic))
+		return INSN_INT;
+	return (int)isa_kind[z->meta.isa_set] - 1;
+}
+
+static void set_reg(struct insn_operand *o, ZydisRegister r)
+{
+	ZydisRegisterClass cls = ZydisRegisterGetClass(r);
+	int id = ZydisRegisterGetId(r);
+
+	o->reg = (uint8_t)id;
+	switch (cls) {
+	case ZYDIS_REGCLASS_GPR8:
+		o->kind = OPND_GPR;
+		if (r >= ZYDIS_REGISTER_AH && r <= ZYDIS_REGISTER_BH) {
+			o->high8 = true;
+			o->reg = (uint8_t)(r - ZYDIS_REGISTER_AH);
+		} else if (r >= ZYDIS_REGISTER_SPL) {
+			o->reg = (uint8_t)(r - ZYDIS_REGISTER_SPL + RSP);
+		} else {
+			o->reg = (uint8_t)(r - ZYDIS_REGISTER_AL);
+		}
+		break;
+	case ZYDIS_REGCLASS_GPR16: case ZYDIS_REGCLASS_GPR32: case ZYDIS_REGCLASS_GPR64:
+		o->kind = OPND_GPR;
+		break;
+	case ZYDIS_REGCLASS_SEGMENT: o->kind = OPND_SEG; break;
+	case ZYDIS_REGCLASS_CONTROL: o->kind = OPND_CR; break;
+	case ZYDIS_REGCLASS_DEBUG: o->kind = OPND_DR; break;
+	case ZYDIS_REGCLASS_MMX: o->kind = OPND_MMX; break;
+	case ZYDIS_REGCLASS_X87: o->kind = OPND_X87; break;
+	case ZYDIS_REGCLASS_XMM: case ZYDIS_REGCLASS_YMM: o->kind = OPND_VEC; break;
+	default: o->kind = OPND_NONE; break;
+	}
+}
+
+static uint8_t gpr_id(ZydisRegister r)
+{
+	return r == ZYDIS_REGISTER_NONE ? INSN_NO_REG : (uint8_t)ZydisRegisterGetId(r);
+}
+
+static void set_mem(struct insn *in, const ZydisDecodedOperandMem *m)
+{
+	in->mem.seg = (uint8_t)ZydisRegisterGetId(m->segment);
+	in->mem.base = INSN_NO_REG;
+	in->mem.index = gpr_id(m->index);
+	in->mem.scale = m->index == ZYDIS_REGISTER_NONE ? 1 : m->scale;
+	in->mem.disp = m->disp.has_displacement ? m->disp.value : 0;
+	if (m->base == ZYDIS_REGISTER_RIP || m->base == ZYDIS_REGISTER_EIP)
+		in->rip_relative = true;
+	else
+		in->mem.base = gpr_id(m->base);
+	in->has_vsib = m->type == ZYDIS_MEMOP_TYPE_VSIB;
+}
+
+static void set_operands(struct insn *in, const ZydisDecodedInstruction *z, const ZydisDecodedOperand *ops)
+{
+	unsigned nimm = 0;
+
+	in->nops = z->operand_count_visible < INSN_MAX_OPERANDS ? z->operand_count_visible : INSN_MAX_OPERANDS;
+	for (unsigned i = 0; i < in->nops; i++) {
+		struct insn_operand *o = &in->op[i];
+		unsigned bytes = ops[i].size / 8;
+
+		o->size = bytes > 255 ? 255 : (uint8_t)bytes;
+		o->read = (ops[i].actions & ZYDIS_OPERAND_ACTION_MASK_READ) != 0;
+		o->write = (ops[i].actions & ZYDIS_OPERAND_ACTION_MASK_WRITE) != 0;
+		switch (ops[i].type) {
+		case ZYDIS_OPERAND_TYPE_REGISTER:
+			set_reg(o, ops[i].reg.value);
+			break;
+		case ZYDIS_OPERAND_TYPE_MEMORY:
+			o->kind = OPND_MEM;
+			set_mem(in, &ops[i].mem);
+			break;
+		case ZYDIS_OPERAND_TYPE_POINTER:
+			o->kind = OPND_FAR;
+			in->far_sel = ops[i].ptr.segment;
+			in->imm[0] = ops[i].ptr.offset;
+			break;
+		case ZYDIS_OPERAND_TYPE_IMMEDIATE:
+			o->kind = ops[i].imm.is_relative ? OPND_REL : OPND_IMM;
+			o->reg = (uint8_t)(nimm < 2 ? nimm : 1);
+			in->imm[o->reg] = ops[i].imm.value.u;
+			nimm++;
+			break;
+		default:
+			break;
+		}
+	}
+}
+
+static uint8_t segment_override(ZydisInstructionAttributes a)
+{
+	if (a & ZYDIS_ATTRIB_HAS_SEGMENT_CS) return CS;
+	if (a & ZYDIS_ATTRIB_HAS_SEGMENT_SS) return SS;
+	if (a & ZYDIS_ATTRIB_HAS_SEGMENT_ES) return ES;
+	if (a & ZYDIS_ATTRIB_HAS_SEGMENT_FS) return FS;
+	if (a & ZYDIS_ATTRIB_HAS_SEGMENT_GS) return GS;
+	return DS;
+}
+
+static void set_encoding(struct insn *in, const ZydisDecodedInstruction *z)
+{
+	in->has_modrm = (z->attributes & ZYDIS_ATTRIB_HAS_MODRM) != 0;
+	if (in->has_modrm) {
+		in->modrm_off = z->raw.modrm.offset;
+		in->modrm = in->bytes[in->modrm_off];
+	}
+	in->imm_size = (uint8_t)((z->raw.imm[0].size + z->raw.imm[1].size) / 8);
+	in->imm_off = z->raw.imm[0].size ? z->raw.imm[0].offset : 0;
+	in->prefix_len = z->raw.prefix_count;
+	in->has_rex = (z->attributes & ZYDIS_ATTRIB_HAS_REX) != 0;
+	if (in->has_rex)
+		in->rex = in->bytes[z->raw.rex.offset];
+	in->lock = (z->attributes & ZYDIS_ATTRIB_HAS_LOCK) != 0;
+	in->rep = (z->attributes & (ZYDIS_ATTRIB_HAS_REP | ZYDIS_ATTRIB_HAS_REPE)) != 0;
+	in->repne = (z->attributes & ZYDIS_ATTRIB_HAS_REPNE) != 0;
+}
+
+static void set_flags(struct insn *in, const ZydisAccessedFlags *f)
+{
+	const uint32_t keep = FL_ARITH | FL_DF;
+
+	if (!f)
+		return;
+	in->flags_read = (uint16_t)(f->tested & keep);
+	in->flags_undef = (uint16_t)(f->undefined & keep);
+	in->flags_write = (uint16_t)((f->modified | f->set_0 | f->set_1 | f->undefined) & keep);
+}
+
+static void decoder_init(ZydisDecoder *d, enum insn_mode mode)
+{
+	static const struct { ZydisMachineMode m; ZydisStackWidth w; } modes[] = {
+		[INSN_MODE_64] = {ZYDIS_MACHINE_MODE_LONG_64, ZYDIS_STACK_WIDTH_64},
+		[INSN_MODE_32] = {ZYDIS_MACHINE_MODE_LEGACY_32, ZYDIS_STACK_WIDTH_32},
+		[INSN_MODE_16] = {ZYDIS_MACHINE_MODE_LEGACY_16, ZYDIS_STACK_WIDTH_16},
+		[INSN_MODE_REAL] = {ZYDIS_MACHINE_MODE_REAL_16, ZYDIS_STACK_WIDTH_16},
+	};
+
+	ZydisDecoderInit(d, modes[mode].m, modes[mode].w);
+	/* Hidden features decode as the NOPs they are on a CPU without them. */
+	ZydisDecoderEnableMode(d, ZYDIS_DECODER_MODE_MPX, ZYAN_FALSE);
+	ZydisDecoderEnableMode(d, ZYDIS_DECODER_MODE_CET, ZYAN_FALSE);
+	ZydisDecoderEnableMode(d, ZYDIS_DECODER_MODE_CLDEMOTE, ZYAN_FALSE);
+	ZydisDecoderEnableMode(d, ZYDIS_DECODER_MODE_WBNOINVD, ZYAN_FALSE);
+}
+
+int insn_decode(struct insn *in, enum insn_mode mode, const uint8_t *code, size_t avail)
+{
+	ZydisDecoder d;
+	ZydisDecodedInstruction z;
+	ZydisDecodedOperand ops[ZYDIS_MAX_OPERAND_COUNT];
+	ZyanStatus st;
+	int kind;
+
+	decoder_init(&d, mode);
+	st = ZydisDecoderDecodeFull(&d, code, avail, &z, ops);
+	if (st == ZYDIS_STATUS_NO_MORE_DATA)
+		return -ENODATA;
+	if (st == ZYDIS_STATUS_INSTRUCTION_TOO_LONG)
+		return -ENODATA;
+	if (!ZYAN_SUCCESS(st))
+		return -EILSEQ;
+	kind = kind_of(&z);
+	if (kind < 0)
+		return -EILSEQ;
+
+	memset(in, 0, sizeof(*in));
+	memcpy(in->bytes, code, z.length);
+	in->mnemonic = (uint16_t)z.mnemonic;
+	in->len = z.length;
+	in->mode = (uint8_t)mode;
+	in->kind = (uint8_t)kind;
+	in->opsize = (uint8_t)(z.operand_width / 8);
+	in->addrsize = (uint8_t)(z.address_width / 8);
+	in->stacksize = (uint8_t)(z.stack_width / 8);
+	in->map = (uint8_t)z.opcode_map;
+	in->opcode = z.opcode;
+	in->encoding = (uint8_t)z.encoding;
+	in->category = (uint8_t)z.meta.category;
+	in->privileged = (z.attributes & ZYDIS_ATTRIB_IS_PRIVILEGED) != 0;
+	in->mem.seg = segment_override(z.attributes);
+	in->mem.base = in->mem.index = INSN_NO_REG;
+	in->mem.scale = 1;
+	set_encoding(in, &z);
+	set_operands(in, &z, ops);
+	set_flags(in, z.cpu_flags);
+	return 0;
+}
+
+const char *insn_format(const struct insn *in, gva_t rip, char *buf, size_t size)
+{
+	ZydisDecoder d;
+	ZydisFormatter f;
+	ZydisDecodedInstruction z;
+	ZydisDecodedOperand ops[ZYDIS_MAX_OPERAND_COUNT];
+
+	decoder_init(&d, in->mode);
+	ZydisFormatterInit(&f, ZYDIS_FORMATTER_STYLE_INTEL);
+	if (!ZYAN_SUCCESS(ZydisDecoderDecodeFull(&d, in->bytes, in->len, &z, ops)) ||
+	    !ZYAN_SUCCESS(ZydisFormatterFormatInstruction(&f, &z, ops, z.operand_count_visible, buf, size, rip,
+							  ZYAN_NULL)))
+		buf[0] = '\0';
+	return buf;
+}
