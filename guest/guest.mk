@@ -13,7 +13,7 @@ $(GUEST)/busybox $(GUEST)/busybox32:
 	@echo "  FETCH   $@"
 	$(Q)guest/fetch $(@F) $(GUEST)
 
-$(GUEST)/newc: guest/newc.c
+$(GUEST)/newc: guest/newc.c | $(BUILD)/.deps-run
 	@mkdir -p $(@D)
 	@echo "  HOSTCC  $@"
 	$(Q)$(CC) -std=gnu11 -O2 -Wall -Wextra -Werror -o $@ $<
@@ -23,7 +23,7 @@ $(GUEST)/initrd.img: guest/list.sh guest/init $(GUEST)/newc $(GUEST)/busybox
 	$(Q)guest/list.sh $(GUEST)/busybox | $(GUEST)/newc | gzip -9n > $@
 
 # `make run ARGS="--memory 1G"` passes more options on; they come last, so they win.
-run: all $(GUEST_FILES)
+run: $(BUILD)/.deps-run all $(GUEST_FILES)
 	$(Q)$(BUILD)/doppel run --kernel $(GUEST)/vmlinuz --initrd $(GUEST)/initrd.img --append "console=ttyS0" $(ARGS)
 
 .PHONY: guest run
