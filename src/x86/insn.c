@@ -112,6 +112,19 @@ static void set_mem(struct insn *in, const ZydisDecodedOperandMem *m)
 	in->has_vsib = m->type == ZYDIS_MEMOP_TYPE_VSIB;
 }
 
+static uint8_t operand_enc(ZydisOperandEncoding e)
+{
+	switch (e) {
+	case ZYDIS_OPERAND_ENCODING_MODRM_REG: return ENC_REG;
+	case ZYDIS_OPERAND_ENCODING_MODRM_RM: return ENC_RM;
+	case ZYDIS_OPERAND_ENCODING_OPCODE: return ENC_OPCODE;
+	case ZYDIS_OPERAND_ENCODING_NDSNDD: return ENC_VVVV;
+	case ZYDIS_OPERAND_ENCODING_IS4: return ENC_IS4;
+	case ZYDIS_OPERAND_ENCODING_NONE: return ENC_NONE;
+	default: return ENC_IMM;
+	}
+}
+
 static void set_operands(struct insn *in, const ZydisDecodedInstruction *z, const ZydisDecodedOperand *ops)
 {
 	unsigned nimm = 0;
@@ -122,6 +135,7 @@ static void set_operands(struct insn *in, const ZydisDecodedInstruction *z, cons
 		unsigned bytes = ops[i].size / 8;
 
 		o->size = bytes > 255 ? 255 : (uint8_t)bytes;
+		o->enc = operand_enc(ops[i].encoding);
 		o->read = (ops[i].actions & ZYDIS_OPERAND_ACTION_MASK_READ) != 0;
 		o->write = (ops[i].actions & ZYDIS_OPERAND_ACTION_MASK_WRITE) != 0;
 		switch (ops[i].type) {

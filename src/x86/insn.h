@@ -38,10 +38,14 @@ enum insn_operand_kind {
 	OPND_VEC,  /* xmm/ymm reg; size 16 or 32 */
 };
 
+/* Where an operand is encoded, for re-encoding it: implicit operands are ENC_NONE. */
+enum insn_operand_enc { ENC_NONE, ENC_REG /* ModRM.reg */, ENC_RM /* ModRM.rm */, ENC_OPCODE /* low 3 opcode bits */, ENC_VVVV, ENC_IMM, ENC_IS4 };
+
 struct insn_operand {
 	uint8_t kind;  /* enum insn_operand_kind */
 	uint8_t size;  /* bytes; memory operands of 64..255 bytes (fxsave ...) saturate at 255; see the instruction */
 	uint8_t reg;
+	uint8_t enc;   /* enum insn_operand_enc */
 	bool high8 : 1;
 	bool read : 1;
 	bool write : 1;
