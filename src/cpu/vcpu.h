@@ -83,6 +83,15 @@ struct vcpu_fpu {
 	uint64_t xcr0;             /* guest's: 1, 3 or 7 */
 };
 
+/* What a block changed in memory, so that lockstep can take it back: old contents of every store to RAM through access.c,
+ * oldest first. io: a device was accessed, which cannot be taken back. overflow: entries are missing. */
+struct vcpu_journal {
+	unsigned n;
+	bool overflow;
+	bool io;
+	struct { void *hva; uint8_t len; uint8_t old[32]; } e[64];
+};
+
 struct vcpu {
 	uint64_t hot[32];          /* the running engine's; 256 bytes */
 	uint64_t gpr[GPR_COUNT];

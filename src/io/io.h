@@ -100,6 +100,7 @@ void io_irq_set(struct io *io, unsigned gsi, bool level);
 static inline uint64_t io_now(struct io *io) { return io->now(io->vm); }
 
 void io_timer_register(struct io *io, struct io_timer *t);
+void io_timer_unregister(struct io *io, struct io_timer *t);
 void io_timer_arm(struct io *io, struct io_timer *t, uint64_t deadline);   /* lock held; re-arms */
 void io_timer_cancel(struct io *io, struct io_timer *t);
 /* Runs what is due (takes the lock); returns the next deadline or UINT64_MAX. */

@@ -38,8 +38,12 @@ enum p2m_state {
 int mem_create(struct mem **out, uint64_t bytes, gfn_t max_gfn);
 void mem_destroy(struct mem *m);
 
-/* Declares [gpa, gpa+len) (page aligned) as RAM, not yet populated. -EEXIST if any page is taken, -EINVAL on range. */
+/* Declares [gpa, gpa+len) (page aligned) as RAM, not yet populated. -EEXIST if any page is taken, -EINVAL on range, -ENOMEM
+ * if the pool could not back it. */
 int mem_add_ram(struct mem *m, gpa_t gpa, uint64_t len);
+
+/* Turns [gpa, gpa+len), declared as RAM and already written by its loader, into ROM. -EINVAL on range, -EFAULT if not RAM. */
+int mem_set_rom(struct mem *m, gpa_t gpa, uint64_t len);
 
 /* State of one guest frame; P2M_NONE outside max_gfn. */
 enum p2m_state mem_state(const struct mem *m, gfn_t gfn);
@@ -57,6 +61,7 @@ int mem_write(struct mem *m, gpa_t gpa, const void *buf, size_t len);
 /* Bytes of frames populated so far, and declared RAM, for statistics and for finding guest RAM ranges. */
 uint64_t mem_populated(const struct mem *m);
 uint64_t mem_ram_size(const struct mem *m);
+gfn_t mem_max_gfn(const struct mem *m);
 
 /* Returns the frames of all RAM to P2M_ABSENT (zero at next touch): machine reset. No vCPU may run. */
 void mem_reset(struct mem *m);
@@ -68,6 +73,9 @@ void mem_reset(struct mem *m);
  * what it derived from them and returns true if nothing of the frame is translated any more. */
 struct mem_code_ops {
 	bool (*write)(void *opaque, gfn_t gfn, unsigned off, unsigned len);
+	/* Another thread (device, loader) has written to marked frames through mem_write(): called on that thread, after the
+	 * write; posts VCPU_EV_CODE so that the vCPU drops all translations. May be NULL. */
+	void (*foreign)(void *opaque);
 };
 int mem_set_code_ops(struct mem *m, const struct mem_code_ops *ops, void *opaque);
 

@@ -43,15 +43,27 @@ struct mmu_context {
 	uint64_t *w;
 	uint32_t *x_user;     /* 2^36 entries; written by mmu_set_exec only */
 	uint32_t *x_super;
-	uint8_t *region;      /* 2^27 bytes: MMU_RG_ flags */
+	uint16_t *region;     /* 2^27 entries: MMU_RG_ flags */
 	uint32_t *touched;    /* list of region numbers */
 	uint32_t ntouched;
+	uint32_t *idle;       /* regions emptied at least once since the last trim; those not touched again lose their pages */
+	uint32_t nidle;
+	uint8_t *huge;        /* per 1 GiB of addresses: may hold fragments of a 1G page */
 	uint16_t pcid;
 	bool in_use;
 	bool lower_super;     /* lower half holds entries that user mode must not see */
 	uint64_t last_use;
 };
-enum { MMU_RG_TOUCHED = 1, MMU_RG_LARGE = 2 /* holds fragments of a 2M/4M page */, MMU_RG_HUGE = 4 /* ... of a 1G page */ };
+enum {
+	MMU_RG_TOUCHED = 1,     /* on the touched list: may hold entries */
+	MMU_RG_LARGE = 2,       /* holds fragments of a 2M, 4M or 1G page */
+	MMU_RG_LOCAL = 8,       /* holds entries of non-global pages */
+	MMU_RG_GLOBAL = 16,     /* holds entries of global pages */
+	MMU_RG_IDLE = 32,       /* on the idle list */
+	/* Which table pages exist in host memory (and must be cleared): */
+	MMU_RG_R = 64, MMU_RG_W = 128, MMU_RG_XU = 256, MMU_RG_XS = 512,
+};
+#define MMU_RG_TABLES (MMU_RG_R | MMU_RG_W | MMU_RG_XU | MMU_RG_XS)
 
 /* The registers paging depends on, kept equal to the vCPU's by cpu/control.c through mmu_set_regs(). */
 struct mmu_regs {
@@ -63,6 +75,9 @@ struct mmu {
 	struct mem *mem;
 	struct mmu_context *cur;       /* never NULL */
 	struct mmu_context ctx[MMU_CONTEXTS];
+	unsigned nctx;                 /* usable ones: fewer if address space is short */
+	uint64_t (*rmap)[2];           /* per guest frame: which write entries reach it (flat.c) */
+	gfn_t max_gfn;
 	struct mmu_regs regs;
 	uint32_t gen;                  /* changes whenever any entry of `cur` may have been dropped or `cur` changes;
 					* caches of derived facts (fetch cache) compare it */

@@ -1,0 +1,130 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The pool of machine frames: a memfd, mapped once and never moved, so that machine memory can be shared, counted and returned.
+ *
+ * Invariant: a frame is either free (its bit clear, contents zero at next touch) or has exactly one owner in p2m.
+ * Extents of 2 MiB are handed out whole while free ones last, with huge pages advised; single frames are taken from one
+ * extent at a time so that they spoil few. Locking: the caller holds mem->lock.
+ */
+#include "mem/private.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+int mem_pool_init(struct mem_pool *p, uint64_t bytes)
+{
+	int err;
+
+	*p = (struct mem_pool){ .fd = -1 };
+	if (!bytes || bytes % MEM_EXTENT_SIZE || bytes >> 52)
+		return -EINVAL;
+	p->frames = bytes >> PAGE_SHIFT;
+	p->nextents = p->frames / MEM_EXTENT_FRAMES;
+	p->used = calloc(p->frames / 64, sizeof(*p->used));
+	p->taken = calloc(p->nextents, sizeof(*p->taken));
+	err = -ENOMEM;
+	if (!p->used || !p->taken)
+		goto fail;
+	p->fd = memfd_create("guest", MFD_CLOEXEC);
+	if (p->fd < 0 || ftruncate(p->fd, (off_t)bytes) < 0) {
+		err = -errno;
+		goto fail;
+	}
+	/* Aligned by hand: a huge page needs the same offset modulo 2 MiB in the file and in memory. */
+	uint8_t *area = mmap(NULL, bytes + MEM_EXTENT_SIZE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	if (area == MAP_FAILED) {
+		err = -errno;
+		goto fail;
+	}
+	uint8_t *want = (uint8_t *)(((uintptr_t)area + MEM_EXTENT_SIZE - 1) & ~(uintptr_t)(MEM_EXTENT_SIZE - 1));
+	if (want > area)
+		munmap(area, (size_t)(want - area));
+	if (want < area + MEM_EXTENT_SIZE)
+		munmap(want + bytes, (size_t)(area + MEM_EXTENT_SIZE - want));
+	p->base = mmap(want, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE | MAP_FIXED, p->fd, 0);
+	if (p->base == MAP_FAILED) {
+		err = -errno;
+		munmap(want, bytes);
+		p->base = NULL;
+		goto fail;
+	}
+	/* A crash dump of the monitor must not contain the guest. */
+	madvise(p->base, bytes, MADV_DONTDUMP);
+	return 0;
+fail:
+	mem_pool_fini(p);
+	return err;
+}
+
+void mem_pool_fini(struct mem_pool *p)
+{
+	if (p->base)
+		munmap(p->base, p->frames << PAGE_SHIFT);
+	if (p->fd >= 0)
+		close(p->fd);
+	free(p->used);
+	free(p->taken);
+	*p = (struct mem_pool){ .fd = -1 };
+}
+
+mfn_t mem_pool_take_extent(struct mem_pool *p)
+{
+	for (uint64_t n = 0; n < p->nextents; n++) {
+		uint64_t e = (p->next_extent + n) % p->nextents;
+
+		if (p->taken[e])
+			continue;
+		p->taken[e] = MEM_EXTENT_FRAMES;
+		for (unsigned i = 0; i < MEM_EXTENT_FRAMES / 64; i++)
+			p->used[e * (MEM_EXTENT_FRAMES / 64) + i] = UINT64_MAX;
+		p->next_extent = e + 1;
+		/* Best effort: without huge pages for shared memory everything works, only slower. */
+		mem_madvise(p->base + e * MEM_EXTENT_SIZE, MEM_EXTENT_SIZE, MADV_HUGEPAGE);
+		return e * MEM_EXTENT_FRAMES;
+	}
+	return POOL_NONE;
+}
+
+static mfn_t pool_take_from(struct mem_pool *p, uint64_t e)
+{
+	for (unsigned i = 0; i < MEM_EXTENT_FRAMES / 64; i++) {
+		uint64_t *w = &p->used[e * (MEM_EXTENT_FRAMES / 64) + i];
+
+		if (*w == UINT64_MAX)
+			continue;
+		unsigned bit = (unsigned)__builtin_ctzll(~*w);
+		*w |= BIT(bit);
+		p->taken[e]++;
+		return e * MEM_EXTENT_FRAMES + i * 64 + bit;
+	}
+	return POOL_NONE;
+}
+
+mfn_t mem_pool_take(struct mem_pool *p)
+{
+	/* First the extent already broken; then, from the end (extents grow from the start), any with room. */
+	if (p->taken[p->next_single] && p->taken[p->next_single] < MEM_EXTENT_FRAMES)
+		return pool_take_from(p, p->next_single);
+	for (unsigned partial = 1; partial <= 2; partial++) {
+		for (uint64_t e = p->nextents; e-- > 0;) {
+			if (p->taken[e] == MEM_EXTENT_FRAMES || (partial == 1 && !p->taken[e]))
+				continue;
+			p->next_single = e;
+			return pool_take_from(p, e);
+		}
+	}
+	return POOL_NONE;
+}
+
+void mem_pool_give(struct mem_pool *p, mfn_t mfn, uint64_t count)
+{
+	mem_madvise(p->base + (mfn << PAGE_SHIFT), count << PAGE_SHIFT, MADV_REMOVE);
+	for (uint64_t f = mfn; f < mfn + count; f++) {
+		p->used[f / 64] &= ~BIT(f % 64);
+		p->taken[f / MEM_EXTENT_FRAMES]--;
+	}
+	if (mfn / MEM_EXTENT_FRAMES < p->next_extent)
+		p->next_extent = mfn / MEM_EXTENT_FRAMES;
+}
