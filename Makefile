@@ -54,7 +54,7 @@ $(BUILD)/obj/%.S.o: src/%.S
 	$(Q)$(CC) $(CFLAGS) -MMD -MP -c -o $@ $<
 
 -include $(ALL_OBJ:.o=.d)
--include $(wildcard tests/*.mk bench/*.mk tools/*.mk guest/*.mk)
+-include $(wildcard guest/*.mk tests/*.mk bench/*.mk tools/*.mk)
 
 clean:
 	rm -rf $(BUILD)
