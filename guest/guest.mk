@@ -9,7 +9,7 @@ $(GUEST)/vmlinuz:
 	@echo "  FETCH   $@"
 	$(Q)guest/fetch kernel $(GUEST)
 
-$(GUEST)/busybox $(GUEST)/busybox32:
+$(GUEST)/busybox:
 	@echo "  FETCH   $@"
 	$(Q)guest/fetch $(@F) $(GUEST)
 
