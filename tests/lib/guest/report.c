@@ -6,7 +6,7 @@
  */
 #include "guest.h"
 
-enum { COM1 = 0x3f8, DEBUG_EXIT = 0xf4, MAX_SHOWN = 60 };
+enum { COM1 = 0x3f8, DEBUG_EXIT = 0xf4, MAX_SHOWN = 60, MAX_PER_LINE = 3 };
 
 bool on_qemu;
 const char *check_context;
@@ -99,37 +99,54 @@ void guest_exit(u32 code)
 		asm volatile("cli; hlt");
 }
 
-static void fail(const char *func, int line, const char *what)
+/* Bounds the output: a table-driven check that fails in every row is shown a few times. */
+static bool may_show(int line)
 {
-	if (failures++ < MAX_SHOWN)
-		printf("FAIL %s:%d: %s%s%s%s", func, line, what, check_context ? " [" : "", check_context ? check_context : "",
-		       check_context ? "]" : "");
+	static struct { int line; unsigned n; } seen[MAX_SHOWN];
+	unsigned i;
+
+	for (i = 0; i < MAX_SHOWN && seen[i].n && seen[i].line != line; i++)
+		;
+	if (i == MAX_SHOWN)
+		return false;
+	seen[i].line = line;
+	return seen[i].n++ < MAX_PER_LINE;
+}
+
+static void show(const char *kind, const char *func, int line, const char *what)
+{
+	printf("%s %s:%d: %s%s%s%s", kind, func, line, what, check_context ? " [" : "", check_context ? check_context : "",
+	       check_context ? "]" : "");
 }
 
 bool check_true(bool ok, const char *func, int line, const char *what)
 {
 	checks++;
-	if (!ok) {
-		fail(func, line, what);
-		if (failures <= MAX_SHOWN)
-			put('\n');
+	if (ok)
+		return true;
+	failures++;
+	if (may_show(line)) {
+		show("FAIL", func, line, what);
+		put('\n');
 	}
-	return ok;
+	return false;
 }
 
 bool check_same(u64 got, u64 want, bool manual, const char *func, int line, const char *what)
 {
+	bool note = manual && on_qemu;
+
 	checks++;
 	if (got == want)
 		return true;
-	if (manual && on_qemu) {
-		if (deviations++ < MAX_SHOWN)
-			printf("note %s:%d: QEMU differs from the manual: %s: got %llx want %llx\n", func, line, what, got, want);
-		return false;
-	}
-	fail(func, line, what);
-	if (failures <= MAX_SHOWN)
+	if (note)
+		deviations++;
+	else
+		failures++;
+	if (may_show(line)) {
+		show(note ? "note: QEMU differs from the manual:" : "FAIL", func, line, what);
 		printf(": got %llx want %llx\n", got, want);
+	}
 	return false;
 }
 
