@@ -4,6 +4,7 @@
 Used by tests/vm and bench; standard library only. A Machine owns one process group and one end of a pipe, a
 pseudo-terminal or a file for its standard input; close() always ends that process, and only that one.
 """
+import json
 import os
 import pty
 import re
@@ -18,7 +19,7 @@ BUILD = os.path.join(TOP, os.environ.get("BUILD", "build"))
 GUEST = os.path.join(TOP, "build", "guest")
 DOPPEL = os.path.join(BUILD, "doppel")
 KERNEL = os.path.join(GUEST, "vmlinuz")
-INITRD = os.path.join(GUEST, "initrd.img")
+INITRD = os.path.join(GUEST, "initramfs.cpio.gz")
 BANNER = b"doppel: user space reached"
 APPEND = "console=ttyS0"
 
@@ -44,14 +45,9 @@ def have_qemu():
 
 
 def engines():
-    """The engines that `doppel check` says work here (lockstep left out: it is a debugging mode)."""
-    out = subprocess.run([DOPPEL, "check"], capture_output=True, text=True, timeout=60).stdout
-    found = []
-    for line in out.splitlines():
-        m = re.match(r"\s*(bt|interp|kvm)\b[: ]+\s*(works|ok|yes|usable|available)\b", line)
-        if m:
-            found.append(m.group(1))
-    return found
+    """The engines that `doppel check` says work here, best first (lockstep left out: it is a debugging mode)."""
+    out = subprocess.run([DOPPEL, "check", "--format", "json"], capture_output=True, text=True, timeout=60).stdout
+    return [e["name"] for e in json.loads(out)["engines"] if e["works"] and e["name"] != "lockstep"]
 
 
 class Timeout(Exception):
@@ -61,20 +57,21 @@ class Timeout(Exception):
 class Machine:
     """stdin: "pipe", "pty" (standard output too), or an open file or subprocess.DEVNULL."""
 
-    def __init__(self, cmd, stdin="pipe", log=None):
+    def __init__(self, cmd, stdin="pipe", log=None, user=None):
         self.out = b""
         self.log = log
         self.master = None
+        who = {} if user is None else {"user": user, "group": user, "extra_groups": []}
         self.start = time.monotonic()
         self.err_read, err_write = os.pipe()
         if stdin == "pty":
             self.master, slave = pty.openpty()
-            self.proc = subprocess.Popen(cmd, stdin=slave, stdout=slave, stderr=err_write, start_new_session=True)
+            self.proc = subprocess.Popen(cmd, stdin=slave, stdout=slave, stderr=err_write, start_new_session=True, **who)
             self.slave = slave
             self.read_fd = self.write_fd = self.master
         else:
             self.proc = subprocess.Popen(cmd, stdin=subprocess.PIPE if stdin == "pipe" else stdin,
-                                         stdout=subprocess.PIPE, stderr=err_write, start_new_session=True)
+                                         stdout=subprocess.PIPE, stderr=err_write, start_new_session=True, **who)
             self.read_fd = self.proc.stdout.fileno()
             self.write_fd = self.proc.stdin.fileno() if stdin == "pipe" else None
         os.close(err_write)
