@@ -104,6 +104,8 @@ int cpu_rdmsr(struct vcpu *v, uint32_t msr, uint64_t *val);       /* #GP(0) for 
 int cpu_wrmsr(struct vcpu *v, uint32_t msr, uint64_t val);
 void cpu_cpuid(struct vcpu *v, uint32_t leaf, uint32_t subleaf, uint32_t out[4]);
 uint64_t cpu_rdtsc(struct vcpu *v);
+/* Writes the KVM clock page anew (after a pause or a change of tsc_offset); nothing if the guest has not enabled it. */
+void cpu_pvclock_update(struct vcpu *v);
 /* #GP(0) unless port access [port, port+size) is allowed: CPL <= IOPL or the TSS bitmap says so (SDM vol. 1 19.5). */
 int cpu_io_check(struct vcpu *v, uint16_t port, unsigned size);
 uint64_t cpu_pio_read(struct vcpu *v, uint16_t port, unsigned size);   /* park, stats, v->ops */

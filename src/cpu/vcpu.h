@@ -92,6 +92,8 @@ struct vcpu_journal {
 	struct { void *hva; uint8_t len; uint8_t old[32]; } e[64];
 };
 
+#define VCPU_CPUID_LEAVES 64
+
 struct vcpu {
 	uint64_t hot[32];          /* the running engine's; 256 bytes */
 	uint64_t gpr[GPR_COUNT];
@@ -129,6 +131,16 @@ struct vcpu {
 	const struct vcpu_ops *ops;
 	void *vm;
 	void *engine;              /* private data of the engine(s): owned by engine/ */
+
+	uint32_t waiting;          /* in vcpu_wait(): whoever posts an event has to wake it */
+	bool vendor_amd;           /* semantics of SYSCALL, SYSENTER and MSRs follow the vendor CPUID reports */
+	uint32_t mxcsr_mask;       /* MXCSR bits the host implements */
+	uint64_t msr_tsc_adjust, msr_debugctl;
+	uint32_t ncpuid;           /* CPUID leaves, fixed at creation; everything else reads as zero */
+	struct vcpu_cpuid { uint32_t leaf, subleaf, out[4]; } cpuid[VCPU_CPUID_LEAVES];
+	uint32_t nmsr_unknown;     /* unknown MSRs already logged */
+	uint32_t msr_unknown[32];
+	uint8_t bounce[1024] __attribute__((aligned(64)));   /* XSAVE images on their way to and from guest memory */
 
 	/* Lockstep: when set, cpu/access.c records every store's old contents before changing memory. */
 	struct vcpu_journal *journal;
