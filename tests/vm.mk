@@ -3,11 +3,12 @@ VMT := build/tests/vm
 VMT_BIN := $(VMT)/vmtest $(VMT)/elf32
 
 # These programs do forbidden things on purpose; the compiler need not point them out.
-$(VMT)/vmtest: tests/vm/guest/vmtest.c | $(BUILD)/.deps-build
+VMTEST_SRC := $(filter-out %/elf32.c,$(wildcard tests/vm/guest/*.c))
+$(VMT)/vmtest: $(VMTEST_SRC) tests/vm/guest/vmtest.h | $(BUILD)/.deps-build
 	@mkdir -p $(@D)
-	@echo "  CC      $<"
+	@echo "  CC      $@"
 	$(Q)$(CC) -std=gnu11 -O2 -msse4.2 -static -pthread $(WARN) -Wno-clobbered -Wno-array-bounds -Wno-stringop-overflow \
-		-D_GNU_SOURCE -o $@ $< -lm
+		-D_GNU_SOURCE -o $@ $(VMTEST_SRC) -lm
 
 $(VMT)/elf32: tests/vm/guest/elf32.c | $(BUILD)/.deps-build
 	@mkdir -p $(@D)

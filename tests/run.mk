@@ -1,0 +1,10 @@
+# make test: everything; ends with `N passed, N failed`. make test ARGS="--only vm" runs a part.
+test: | $(BUILD)/.deps-test
+test: all vm-files
+	$(Q)BUILD=$(BUILD) tests/run $(ARGS)
+
+# make test-vm ENGINE=bt
+test-vm: all vm-files | $(BUILD)/.deps-test
+	$(Q)BUILD=$(BUILD) tests/vm/run --engine $(ENGINE) $(ARGS)
+
+.PHONY: test test-vm
