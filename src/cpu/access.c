@@ -16,17 +16,22 @@ struct piece {
 
 /* --- small helpers ---------------------------------------------------------------------------------------------- */
 
+/* Guest operands have any alignment, as on the host. */
+typedef uint16_t host_u16 __attribute__((aligned(1), may_alias));
+typedef uint32_t host_u32 __attribute__((aligned(1), may_alias));
+typedef uint64_t host_u64 __attribute__((aligned(1), may_alias));
+
 static inline uint64_t host_load(const void *p, unsigned size)
 {
 	switch (size) {
 	case 1:
 		return *(const uint8_t *)p;
 	case 2:
-		return *(const uint16_t *)p;
+		return *(const host_u16 *)p;
 	case 4:
-		return *(const uint32_t *)p;
+		return *(const host_u32 *)p;
 	default:
-		return *(const uint64_t *)p;
+		return *(const host_u64 *)p;
 	}
 }
 
@@ -37,13 +42,13 @@ static inline void host_store(void *p, unsigned size, uint64_t val)
 		*(uint8_t *)p = (uint8_t)val;
 		break;
 	case 2:
-		*(uint16_t *)p = (uint16_t)val;
+		*(host_u16 *)p = (uint16_t)val;
 		break;
 	case 4:
-		*(uint32_t *)p = (uint32_t)val;
+		*(host_u32 *)p = (uint32_t)val;
 		break;
 	default:
-		*(uint64_t *)p = val;
+		*(host_u64 *)p = val;
 		break;
 	}
 }
