@@ -27,6 +27,23 @@ struct engine_ops {
 	void (*stats)(struct vcpu *v, void (*emit)(void *o, const char *name, uint64_t val), void *o);
 };
 
+/*
+ * v->engine points at this (engine.c): one slot per engine that keeps private data, so that bt and lockstep can use interp as
+ * a service on the same vCPU. Every engine's create() calls engine_attach() before it fills its slot and its destroy() calls
+ * engine_detach() after it emptied it; the struct lives from the first attach to the last detach. Owner: the vCPU's creator.
+ */
+struct interp;
+struct engine_slots {
+	struct interp *interp;
+	void *bt;
+	void *lockstep;
+	unsigned users;
+};
+static inline struct engine_slots *engine_slots(const struct vcpu *v) { return v->engine; }
+int engine_attach(struct vcpu *v);      /* 0 or -ENOMEM */
+void engine_detach(struct vcpu *v);
+extern const struct engine_ops engine_interp;   /* create/destroy nest: other engines call them to use interp_step() */
+
 /* registry.c: ordered array, best first; engine_find("auto") returns the first that probes well. NULL if unknown. */
 extern const struct engine_ops *const engine_registry[];
 const struct engine_ops *engine_find(const char *name, char *why, size_t size);

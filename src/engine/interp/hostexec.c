@@ -1,0 +1,269 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * x87, MMX, SSE and AVX instructions, executed by the host on the guest's live vector registers.
+ *
+ * The memory operand goes through a bounce buffer: loaded before, stored after the host has executed the re-encoded instruction
+ * (hoststub.c). A destination is probed for writing first, so a fault is precise.
+ *
+ * Unmasked exceptions never reach the host as signals:
+ *  - x87 reports an exception at the next waiting instruction, so testing FSW.ES before each is exact: #MF.
+ *  - SSE/AVX: with an exception unmasked in the guest's MXCSR the instruction runs with all of them masked and the flags
+ *    clear, its vector state saved. If it then raised an unmasked flag the state is put back and #XM is delivered. Chosen over a SIGFPE
+ *    handler because it needs no process-wide signal state and costs nothing while everything is masked, as it nearly always is.
+ *    One deviation: an unmasked underflow on an exact denormal result is not noticed (masked underflow is only flagged if inexact).
+ *
+ * Locking: none; the vCPU's thread. Spec: SDM vol. 1 8.6 (x87), 11.5 (SIMD), vol. 2 2.4 (alignment classes).
+ */
+#include <Zydis/Mnemonic.h>
+
+#include "engine/interp/operands.h"
+
+#define NO_OP 0xff
+#define MXCSR_FLAGS 0x3fu
+#define MXCSR_MASKS 0x1f80u
+#define MXCSR_PRE 0x07u /* invalid, denormal, divide by zero: found before computing */
+#define MXCSR_WRITABLE 0xffffu
+#define FSW_ES 0x80u
+
+/* --- availability ------------------------------------------------------------------------------------------------ */
+
+bool host_x87_pending(void)
+{
+	uint16_t fsw;
+
+	asm volatile("fnstsw %0" : "=a"(fsw));
+	return fsw & FSW_ES;
+}
+
+static bool usable_fast(const struct vcpu *v, const struct host_insn *h)
+{
+	if (v->cr0 & (CR0_TS | CR0_EM))
+		return false;
+	if (h->avx)
+		return (v->cr4 & CR4_OSXSAVE) && (v->fpu.xcr0 & 6) == 6 && (v->cr0 & CR0_PE);
+	return !h->sse || (v->cr4 & CR4_OSFXSR);
+}
+
+static int usable_slow(struct vcpu *v, const struct host_insn *h, const struct insn *in)
+{
+	if (in->mnemonic == ZYDIS_MNEMONIC_FWAIT)
+		return cpu_fpu_check(v, FPU_WAIT);
+	if (h->avx)
+		return v->cr0 & CR0_PE ? cpu_fpu_check(v, FPU_AVX) : cpu_ud(v);
+	if (h->sse && cpu_fpu_check(v, FPU_SSE))
+		return -1;
+	if (h->mmx)
+		return cpu_fpu_check(v, FPU_MMX);
+	return h->x87 ? cpu_fpu_check(v, FPU_X87) : 0;
+}
+
+/* Vector state live, #NM/#UD/#MF ruled out. */
+static int host_begin(struct vcpu *v, const struct host_insn *h, const struct insn *in)
+{
+	if (unlikely(!usable_fast(v, h)) && usable_slow(v, h, in))
+		return -1;
+	vcpu_fpu_load(v);
+	if ((h->x87 || h->mmx) && !h->nowait && unlikely(host_x87_pending()))
+		return cpu_raise(v, VEC_MF);
+	return 0;
+}
+
+int host_fpu_ready(struct vcpu *v, const struct insn *in)
+{
+	return host_begin(v, host_stub_get(interp_of(v), in), in);
+}
+
+/* --- MXCSR ----------------------------------------------------------------------------------------------------------- */
+
+static inline uint32_t mxcsr_get(void)
+{
+	uint32_t m;
+
+	asm volatile("stmxcsr %0" : "=m"(m));
+	return m;
+}
+
+static inline void mxcsr_set(uint32_t m)
+{
+	asm volatile("ldmxcsr %0" : : "m"(m));
+}
+
+static void state_save(struct interp *ip)
+{
+	/* XRSTOR refuses a header that XSAVE did not write whole. */
+	__builtin_memset(ip->save + 512, 0, 64);
+	asm volatile("xsave64 %0" : "+m"(ip->save) : "a"(7), "d"(0));
+}
+
+static void state_restore(const struct interp *ip)
+{
+	asm volatile("xrstor64 %0" : : "m"(ip->save), "a"(7), "d"(0));
+}
+
+/* Runs the stub with the guest's unmasked exceptions watched. */
+static int run_unmasked(struct vcpu *v, struct interp *ip, host_stub stub, struct host_regs *r, uint32_t mxcsr)
+{
+	uint32_t raised, unmasked;
+
+	state_save(ip);
+	mxcsr_set((mxcsr | MXCSR_MASKS) & ~MXCSR_FLAGS);
+	stub(r);
+	raised = mxcsr_get() & MXCSR_FLAGS;
+	unmasked = raised & ~(mxcsr >> 7);
+	if (!unmasked) {
+		mxcsr_set(mxcsr | raised);
+		return 0;
+	}
+	state_restore(ip);
+	/* A fault found before computing leaves no post-computation flags. */
+	mxcsr_set(mxcsr | (unmasked & MXCSR_PRE ? raised & MXCSR_PRE : raised));
+	return v->cr4 & CR4_OSXMMEXCPT ? cpu_raise(v, VEC_XM) : cpu_ud(v);
+}
+
+static inline int run(struct vcpu *v, struct interp *ip, const struct host_insn *h, struct host_regs *r)
+{
+	uint32_t mxcsr;
+
+	if (!h->sse || h->mxcsr) {
+		h->stub(r);
+		return 0;
+	}
+	mxcsr = mxcsr_get();
+	if (unlikely((mxcsr & MXCSR_MASKS) != MXCSR_MASKS))
+		return run_unmasked(v, ip, h->stub, r, mxcsr);
+	h->stub(r);
+	return 0;
+}
+
+/* --- operands ---------------------------------------------------------------------------------------------------------- */
+
+static int open_memory(struct vcpu *v, struct interp *ip, const struct host_insn *h, const struct insn *in, gva_t *lin)
+{
+	const struct insn_operand *o = &in->op[h->mem_op];
+	bool write = o->write;
+
+	if (mem_lin(v, in, o->size, write, lin))
+		return -1;
+	if (h->align && (*lin & (h->align - 1u)))
+		return in->mem.seg == SS && v->mode != INSN_MODE_64 ? cpu_raise_err(v, VEC_SS, 0) : cpu_gp0(v);
+	if (write) {
+		if (unlikely(mem_watched(v)) && mem_watch(v, *lin, o->size, true))
+			return -1;
+		if (!flat_ptr(v, v->mmu.cur->w, *lin, o->size) && cpu_probe_write(v, *lin, o->size))
+			return -1;
+	}
+	/* An x87 store whose exception is unmasked leaves memory alone: what is there goes back. */
+	if (o->read || h->x87) {
+		if (mem_load_buf(v, *lin, ip->bounce, o->size))
+			return -1;
+	}
+	if (h->mxcsr && o->read && (*(uint32_t *)ip->bounce & ~MXCSR_WRITABLE))
+		return cpu_gp0(v);
+	return 0;
+}
+
+int op_hostexec(struct vcpu *v, const struct insn *in)
+{
+	struct interp *ip = interp_of(v);
+	const struct host_insn *h = host_stub_get(ip, in);
+	struct host_regs r;
+	gva_t lin = 0;
+
+	if (unlikely(host_begin(v, h, in)))
+		return OP_FAULT;
+	if (h->mem_op != NO_OP) {
+		if (unlikely(open_memory(v, ip, h, in, &lin)))
+			return OP_FAULT;
+		/* A slow access may have gone to a device, which parks the vector state. */
+		vcpu_fpu_load(v);
+	}
+	r.rax = v->gpr[h->gpr_op != NO_OP ? in->op[h->gpr_op].reg : RAX];
+	r.rcx = h->mem_op != NO_OP ? (uint64_t)(uintptr_t)ip->bounce : v->gpr[RCX];
+	r.rdx = v->gpr[RDX];
+	r.flags = v->rflags;
+	if (unlikely(run(v, ip, h, &r)))
+		return OP_FAULT;
+	if (h->mem_op != NO_OP && in->op[h->mem_op].write)
+		(void)mem_store_buf(v, lin, ip->bounce, in->op[h->mem_op].size);
+	if (h->gpr_op != NO_OP && in->op[h->gpr_op].write)
+		reg_set(v, &in->op[h->gpr_op], in->op[h->gpr_op].size, r.rax);
+	if (h->sets_rcx)
+		v->gpr[RCX] = (uint32_t)r.rcx;
+	if (in->flags_write)
+		v->rflags = (v->rflags & ~(uint64_t)in->flags_write) | (r.flags & in->flags_write);
+	return OP_NEXT;
+}
+
+/* --- x87 environment ------------------------------------------------------------------------------------------------------ */
+
+/* The 32-bit protected-mode layout as FNSTENV of 64-bit mode writes it; pointers are host addresses and are hidden. */
+struct x87_env {
+	uint16_t cw, r0, sw, r1, tw, r2;
+	uint32_t fip;
+	uint16_t fcs, fop;
+	uint32_t fdp;
+	uint16_t fds, r3;
+} __attribute__((packed));
+
+/* To the guest's layout; returns its length, 14 or 28. */
+static unsigned env_pack(const struct x87_env *e, bool small, uint8_t *out)
+{
+	struct x87_env c = {.cw = e->cw, .sw = e->sw, .tw = e->tw, .r0 = 0xffff, .r1 = 0xffff, .r2 = 0xffff, .r3 = 0xffff};
+
+	if (!small) {
+		__builtin_memcpy(out, &c, 28);
+		return 28;
+	}
+	__builtin_memset(out, 0, 14);
+	__builtin_memcpy(out, &c.cw, 2);
+	__builtin_memcpy(out + 2, &c.sw, 2);
+	__builtin_memcpy(out + 4, &c.tw, 2);
+	return 14;
+}
+
+static void env_unpack(struct x87_env *e, bool small, const uint8_t *in)
+{
+	__builtin_memset(e, 0, sizeof(*e));
+	__builtin_memcpy(&e->cw, in, 2);
+	__builtin_memcpy(&e->sw, in + (small ? 2 : 4), 2);
+	__builtin_memcpy(&e->tw, in + (small ? 4 : 8), 2);
+}
+
+/* FNSTENV, FNSAVE, FLDENV, FRSTOR: the environment, and with SAVE/RSTOR the eight registers of ten bytes after it. */
+int op_x87_env(struct vcpu *v, const struct insn *in)
+{
+	bool small = in->opsize == 2, regs = in->mnemonic == ZYDIS_MNEMONIC_FNSAVE || in->mnemonic == ZYDIS_MNEMONIC_FRSTOR;
+	bool store = in->mnemonic == ZYDIS_MNEMONIC_FNSTENV || in->mnemonic == ZYDIS_MNEMONIC_FNSAVE;
+	unsigned env = small ? 14 : 28, len = env + (regs ? 80 : 0);
+	struct { struct x87_env e; uint8_t st[80]; } __attribute__((packed)) host;
+	uint8_t buf[108];
+	gva_t lin;
+
+	if (host_fpu_ready(v, in) || mem_lin(v, in, len, store, &lin))
+		return OP_FAULT;
+	if (store) {
+		if (cpu_probe_write(v, lin, len))
+			return OP_FAULT;
+		vcpu_fpu_load(v);
+		if (regs)
+			asm volatile("fnsave %0" : "=m"(host));
+		else
+			asm volatile("fnstenv %0" : "=m"(host.e));
+		env_pack(&host.e, small, buf);
+		if (regs)
+			__builtin_memcpy(buf + env, host.st, 80);
+		(void)cpu_store_buf(v, lin, buf, len);
+		return OP_NEXT;
+	}
+	if (cpu_load_buf(v, lin, buf, len))
+		return OP_FAULT;
+	env_unpack(&host.e, small, buf);
+	vcpu_fpu_load(v);
+	if (regs) {
+		__builtin_memcpy(host.st, buf + env, 80);
+		asm volatile("frstor %0" : : "m"(host));
+	} else {
+		asm volatile("fldenv %0" : : "m"(host.e));
+	}
+	return OP_NEXT;
+}
