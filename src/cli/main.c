@@ -1,0 +1,45 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * doppel: the command line. This file is the table of verbs and the way to them.
+ */
+#include "cli/cli.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "base/log.h"
+#include "proto/status.h"
+
+#ifndef DOPPEL_VERSION
+#define DOPPEL_VERSION "0.1"
+#endif
+
+const struct cli_verb cli_verbs[] = {
+	{"run", "boot a machine in the foreground", cmd_run_usage, cmd_run},
+	{"check", "say which engines work on this host, and how fast", cmd_check_usage, cmd_check},
+	{"help", "list the verbs, or explain one", cmd_help_usage, cmd_help},
+	{0},
+};
+
+int main(int argc, char **argv)
+{
+	const char *name = argc > 1 ? argv[1] : "help";
+
+	if (!strcmp(name, "--help") || !strcmp(name, "-h"))
+		name = "help";
+	if (!strcmp(name, "--version") || !strcmp(name, "-V")) {
+		printf("doppel %s\n", DOPPEL_VERSION);
+		return STATUS_POWEROFF;
+	}
+	for (const struct cli_verb *v = cli_verbs; v->name; v++) {
+		if (strcmp(name, v->name))
+			continue;
+		if (argc > 2 && (!strcmp(argv[2], "--help") || !strcmp(argv[2], "-h"))) {
+			fputs(v->usage, stdout);
+			return STATUS_POWEROFF;
+		}
+		return argc > 1 ? v->run(argc - 1, argv + 1) : (v->run(1, (char *[]){"help", NULL}), STATUS_USAGE);
+	}
+	log_error("there is no verb '%s'; `doppel help` lists them", name);
+	return STATUS_USAGE;
+}

@@ -1,0 +1,165 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Packing and checking of the doppel <-> doppel-vm messages (proto.h has the protocol).
+ *
+ * No state and no locks: each end uses its socket from one thread.
+ */
+#include "proto/proto.h"
+
+#include <errno.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+void proto_header_init(struct proto_header *h, enum proto_type type, size_t size)
+{
+	*h = (struct proto_header){
+		.magic = PROTO_MAGIC, .version = PROTO_VERSION, .type = (uint16_t)type, .size = (uint32_t)size};
+}
+
+int proto_send(int sock, const struct proto_header *h, const int *fds, unsigned nfds)
+{
+	union {
+		struct cmsghdr align;
+		char buf[CMSG_SPACE(sizeof(int) * PROTO_MAX_FDS)];
+	} ctl = {0};
+	struct iovec iov = {.iov_base = (void *)(uintptr_t)h, .iov_len = h->size};
+	struct msghdr msg = {.msg_iov = &iov, .msg_iovlen = 1};
+	struct cmsghdr *c;
+	ssize_t n;
+
+	if (nfds > PROTO_MAX_FDS)
+		return -EINVAL;
+	if (nfds) {
+		msg.msg_control = ctl.buf;
+		msg.msg_controllen = CMSG_SPACE(sizeof(int) * nfds);
+		c = CMSG_FIRSTHDR(&msg);
+		c->cmsg_level = SOL_SOCKET;
+		c->cmsg_type = SCM_RIGHTS;
+		c->cmsg_len = CMSG_LEN(sizeof(int) * nfds);
+		memcpy(CMSG_DATA(c), fds, sizeof(int) * nfds);
+	}
+	do
+		n = sendmsg(sock, &msg, MSG_NOSIGNAL);
+	while (n < 0 && errno == EINTR);
+	if (n < 0)
+		return -errno;
+	return (size_t)n == h->size ? 0 : -EIO;
+}
+
+static bool header_ok(const struct proto_header *h, size_t size)
+{
+	return h->magic == PROTO_MAGIC && h->version == PROTO_VERSION && h->size == size && h->zero == 0;
+}
+
+static bool terminated(const char *s, size_t size)
+{
+	return memchr(s, 0, size) != NULL;
+}
+
+/* The role table and nmodules must describe the same machine: one kernel, at most one of the others. */
+static bool roles_ok(const struct proto_config *cfg)
+{
+	unsigned count[PROTO_FD_STATS + 1] = {0};
+
+	for (unsigned i = 0; i < cfg->nfds; i++) {
+		if (cfg->role[i] < PROTO_FD_KERNEL || cfg->role[i] > PROTO_FD_STATS)
+			return false;
+		count[cfg->role[i]]++;
+	}
+	return count[PROTO_FD_KERNEL] == 1 && count[PROTO_FD_INITRD] <= 1 && count[PROTO_FD_STATS] <= 1 &&
+	       count[PROTO_FD_MODULE] == cfg->nmodules &&
+	       count[PROTO_FD_SERIAL] == (cfg->serial == PROTO_SERIAL_FILE ? 1u : 0u);
+}
+
+int proto_config_check(const struct proto_config *cfg, size_t size, unsigned nfds)
+{
+	if (size != sizeof(*cfg) || !header_ok(&cfg->h, size) || cfg->h.type != PROTO_CONFIG)
+		return -EPROTO;
+	if (cfg->nfds != nfds || nfds > PROTO_MAX_FDS || cfg->nmodules > PROTO_MAX_MODULES ||
+	    cfg->serial > PROTO_SERIAL_FILE || !roles_ok(cfg))
+		return -EPROTO;
+	if (cfg->memory == 0 || cfg->memory % (2u << 20) || cfg->cpus == 0)
+		return -EPROTO;
+	if (!terminated(cfg->engine, sizeof(cfg->engine)) || !terminated(cfg->name, sizeof(cfg->name)) ||
+	    !terminated(cfg->kernel, sizeof(cfg->kernel)) || !terminated(cfg->initrd, sizeof(cfg->initrd)) ||
+	    !terminated(cfg->append, sizeof(cfg->append)))
+		return -EPROTO;
+	for (unsigned i = 0; i < PROTO_MAX_MODULES; i++)
+		if (!terminated(cfg->module[i], sizeof(cfg->module[i])))
+			return -EPROTO;
+	return 0;
+}
+
+/* Collects the descriptors of a message; more than fit is a protocol error, but none may leak. */
+static int take_fds(struct msghdr *msg, int *fds, unsigned *nfds)
+{
+	int ret = (msg->msg_flags & (MSG_TRUNC | MSG_CTRUNC)) ? -EPROTO : 0;
+
+	*nfds = 0;
+	for (struct cmsghdr *c = CMSG_FIRSTHDR(msg); c; c = CMSG_NXTHDR(msg, c)) {
+		size_t n;
+
+		if (c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_RIGHTS)
+			continue;
+		n = (c->cmsg_len - CMSG_LEN(0)) / sizeof(int);
+		for (size_t i = 0; i < n; i++) {
+			int fd;
+
+			memcpy(&fd, CMSG_DATA(c) + i * sizeof(int), sizeof(fd));
+			if (*nfds < PROTO_MAX_FDS) {
+				fds[(*nfds)++] = fd;
+			} else {
+				close(fd);
+				ret = -EPROTO;
+			}
+		}
+	}
+	return ret;
+}
+
+int proto_recv_config(int sock, struct proto_config *cfg, int *fds)
+{
+	union {
+		struct cmsghdr align;
+		char buf[CMSG_SPACE(sizeof(int) * PROTO_MAX_FDS)];
+	} ctl;
+	struct iovec iov = {.iov_base = cfg, .iov_len = sizeof(*cfg)};
+	struct msghdr msg = {.msg_iov = &iov, .msg_iovlen = 1, .msg_control = ctl.buf, .msg_controllen = sizeof(ctl)};
+	unsigned nfds = 0;
+	ssize_t n;
+	int ret;
+
+	do
+		n = recvmsg(sock, &msg, MSG_CMSG_CLOEXEC);
+	while (n < 0 && errno == EINTR);
+	if (n < 0)
+		return -errno;
+	if (n == 0)
+		return -ENOTCONN;
+	ret = take_fds(&msg, fds, &nfds);
+	if (ret == 0)
+		ret = proto_config_check(cfg, (size_t)n, nfds);
+	for (unsigned i = 0; ret < 0 && i < nfds; i++)
+		close(fds[i]);
+	return ret;
+}
+
+int proto_recv_command(int sock)
+{
+	struct proto_header h;
+	ssize_t n;
+
+	/* read(2), not recvmsg(2): the sealed process may not receive descriptors. */
+	do
+		n = read(sock, &h, sizeof(h));
+	while (n < 0 && errno == EINTR);
+	if (n < 0)
+		return -errno;
+	if (n == 0)
+		return 0;
+	if ((size_t)n != sizeof(h) || !header_ok(&h, (size_t)n) || h.type < PROTO_PAUSE || h.type > PROTO_STOP)
+		return -EPROTO;
+	return h.type;
+}

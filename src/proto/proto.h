@@ -1,0 +1,80 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What doppel and doppel-vm say to each other: datagrams over a SOCK_SEQPACKET pair, one message each.
+ *
+ *   doppel -> doppel-vm   CONFIG (first, once, with descriptors), PAUSE, RESUME, STOP
+ *   doppel-vm -> doppel   nothing: it reports by its exit status; end of file tells each that the other is gone
+ *
+ * Invariant: a message is taken only if magic, version, type and size are exactly as expected and every string in it is
+ * terminated; the receiver works on its own copy. Both ends come from one build, so there is no negotiation: another
+ * version is an error ("installed in parts").
+ */
+#ifndef PROTO_PROTO_H
+#define PROTO_PROTO_H
+
+#include <termios.h>
+
+#include "base/types.h"
+
+#define PROTO_MAGIC 0x4c504f44u /* "DOPL" */
+#define PROTO_VERSION 1
+#define PROTO_MAX_MODULES 16
+#define PROTO_MAX_FDS (PROTO_MAX_MODULES + 4)
+
+enum proto_type { PROTO_CONFIG = 1, PROTO_PAUSE, PROTO_RESUME, PROTO_STOP };
+
+struct proto_header {
+	uint32_t magic;
+	uint16_t version;
+	uint16_t type;   /* enum proto_type */
+	uint32_t size;   /* of the whole message */
+	uint32_t zero;
+};
+
+enum proto_flag {
+	PROTO_F_DEBUG_EXIT = 1,
+	PROTO_F_NO_REBOOT = 2,
+	PROTO_F_CHECK = 4,    /* load everything, run nothing */
+	PROTO_F_TTY = 8,      /* standard input is a terminal in raw mode; `termios` is how to leave it */
+};
+
+enum proto_serial { PROTO_SERIAL_STDIO, PROTO_SERIAL_NONE, PROTO_SERIAL_FILE };
+
+/* What each descriptor passed along is, in order. Modules appear in the order of `module`. */
+enum proto_fd_role { PROTO_FD_KERNEL = 1, PROTO_FD_INITRD, PROTO_FD_MODULE, PROTO_FD_SERIAL, PROTO_FD_STATS };
+
+struct proto_config {
+	struct proto_header h;
+	uint64_t memory;                      /* bytes, a multiple of 2 MiB */
+	uint32_t cpus;
+	uint32_t flags;                       /* enum proto_flag */
+	uint32_t serial;                      /* enum proto_serial */
+	uint32_t namespaces;                  /* CLONE_NEW* the process was started in */
+	uint32_t nfds;
+	uint32_t nmodules;
+	uint8_t role[PROTO_MAX_FDS];          /* enum proto_fd_role */
+	char engine[16];
+	char name[64];
+	char kernel[256];                     /* file names, for messages only */
+	char initrd[256];
+	char append[4096];
+	char module[PROTO_MAX_MODULES][512];  /* "file args": the module's command line */
+	struct termios termios;
+};
+
+void proto_header_init(struct proto_header *h, enum proto_type type, size_t size);
+
+/* Sends one message with nfds descriptors. 0 or -errno. */
+int proto_send(int sock, const struct proto_header *h, const int *fds, unsigned nfds);
+
+/* Receives the configuration and its descriptors (close-on-exec; fds has PROTO_MAX_FDS places). 0, -ENOTCONN at end of
+ * file, -EPROTO if anything about the message is not as it must be (every descriptor received is then closed). */
+int proto_recv_config(int sock, struct proto_config *cfg, int *fds);
+
+/* Receives a message without a body. Its type, 0 at end of file, -EPROTO, or -errno. */
+int proto_recv_command(int sock);
+
+/* 0 or -EPROTO: see the invariant. Split from receiving so that it can be tested on bytes. */
+int proto_config_check(const struct proto_config *cfg, size_t size, unsigned nfds);
+
+#endif
