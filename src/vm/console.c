@@ -1,0 +1,220 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Console: ring buffer out, line in, escape key.
+ *
+ * Invariant: descriptors are the user's and may be shared with other programs, so they are never made non-blocking; a write follows
+ * a poll and is small enough (PIPE_BUF) not to block.
+ * Locking: console.lock for the ring. put() runs with io.lock held; when the ring is full it waits for the reader of the output,
+ * announcing that in `blocked`, and the main thread then stays away from io.lock so that the escape key keeps working.
+ */
+#include "vm/console.h"
+
+#include <errno.h>
+#include <limits.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/log.h"
+#include "dev/platform/serial.h"
+#include "host/tty.h"
+#include "vm/vm.h"
+
+void console_init(struct console *c, int in_fd, int out_fd)
+{
+	*c = (struct console){.in_fd = in_fd, .out_fd = out_fd, .room = true};
+	pthread_mutex_init(&c->lock, NULL);
+}
+
+static bool writable(int fd, int timeout_ms)
+{
+	struct pollfd p = {.fd = fd, .events = POLLOUT};
+
+	return poll(&p, 1, timeout_ms) > 0;
+}
+
+/* Writes one piece of the ring; false if nothing was waiting or the output cannot take it now. Lock held. */
+static bool write_piece(struct console *c)
+{
+	unsigned at = c->tail % CONSOLE_OUT, n = c->head - c->tail;
+	ssize_t done;
+
+	if (n > CONSOLE_OUT - at)
+		n = CONSOLE_OUT - at;
+	if (n > PIPE_BUF)
+		n = PIPE_BUF;
+	if (n == 0 || !writable(c->out_fd, 0))
+		return false;
+	done = write(c->out_fd, c->out + at, n);
+	if (done < 0 && (errno == EINTR || errno == EAGAIN))
+		return false;
+	/* The reader is gone, or the disk is full: the guest's port does not know such things, its output is lost. */
+	c->tail += done < 0 ? n : (unsigned)done;
+	return true;
+}
+
+void console_flush(struct console *c)
+{
+	pthread_mutex_lock(&c->lock);
+	while (write_piece(c))
+		;
+	pthread_mutex_unlock(&c->lock);
+}
+
+static void make_room(struct vm *vm)
+{
+	struct console *c = &vm->console;
+
+	c->blocked = true;
+	while (c->head - c->tail == CONSOLE_OUT && !life_stopping(vm)) {
+		while (write_piece(c))
+			;
+		if (c->head - c->tail == CONSOLE_OUT) {
+			pthread_mutex_unlock(&c->lock);
+			(void)writable(c->out_fd, 50);
+			pthread_mutex_lock(&c->lock);
+		}
+	}
+	c->blocked = false;
+}
+
+static void chr_put(void *opaque, const uint8_t *buf, size_t n)
+{
+	struct vm *vm = opaque;
+	struct console *c = &vm->console;
+	bool was_empty;
+
+	if (c->out_fd < 0)
+		return;
+	pthread_mutex_lock(&c->lock);
+	was_empty = c->head == c->tail;
+	for (size_t i = 0; i < n; i++) {
+		if (c->head - c->tail == CONSOLE_OUT)
+			make_room(vm);
+		if (c->head - c->tail < CONSOLE_OUT)
+			c->out[c->head++ % CONSOLE_OUT] = buf[i];
+	}
+	pthread_mutex_unlock(&c->lock);
+	if (was_empty)
+		vm_notify(vm);
+}
+
+static void chr_room(void *opaque)
+{
+	struct vm *vm = opaque;
+
+	if (!atomic_exchange(&vm->console.room, true))
+		vm_notify(vm);
+}
+
+const struct chr_ops console_chr_ops = {.put = chr_put, .room = chr_room};
+
+void console_wants(struct console *c, struct pollfd *in, struct pollfd *out)
+{
+	/* A terminal is always read, for the escape key; what the guest does not take is then dropped, as on a real line. */
+	in->fd = c->in_fd >= 0 && !c->in_held && (c->tty || c->in_len < CONSOLE_IN) ? c->in_fd : -1;
+	in->events = POLLIN;
+	pthread_mutex_lock(&c->lock);
+	out->fd = c->out_fd >= 0 && c->head != c->tail ? c->out_fd : -1;
+	pthread_mutex_unlock(&c->lock);
+	out->events = POLLOUT;
+}
+
+static void say(const char *text)
+{
+	ssize_t n = write(STDERR_FILENO, text, strlen(text));
+
+	(void)n;
+}
+
+static void on_escape_key(struct vm *vm, uint8_t key)
+{
+	switch (key) {
+	case 'x':
+		life_stop(vm, STATUS_STOPPED, "console escape");
+		break;
+	case 'p':
+		life_toggle_pause(vm);
+		say(vm->life.pause ? "\r\n[paused; Ctrl-A p resumes]\r\n" : "\r\n[resumed]\r\n");
+		break;
+	case 'd':
+		say("\r\n");
+		life_dump(vm);
+		break;
+	case 'h':
+	case '?':
+		say("\r\n[Ctrl-A x quit   Ctrl-A p pause/resume   Ctrl-A d dump state   Ctrl-A a send Ctrl-A]\r\n");
+		break;
+	default:
+		break;
+	}
+}
+
+static void take_byte(struct vm *vm, uint8_t b)
+{
+	struct console *c = &vm->console;
+
+	if (c->tty && c->escaped) {
+		c->escaped = false;
+		if (b != 'a' && b != CONSOLE_ESCAPE) {
+			on_escape_key(vm, b);
+			return;
+		}
+		b = CONSOLE_ESCAPE;
+	} else if (c->tty && b == CONSOLE_ESCAPE) {
+		c->escaped = true;
+		return;
+	}
+	if (c->in_len < CONSOLE_IN)
+		c->in[c->in_len++] = b;
+	else
+		c->dropped++;
+}
+
+void console_readable(struct vm *vm)
+{
+	struct console *c = &vm->console;
+	uint8_t buf[1024];
+	size_t want = c->tty ? sizeof(buf) : CONSOLE_IN - c->in_len;
+	ssize_t n = read(c->in_fd, buf, want < sizeof(buf) ? want : sizeof(buf));
+
+	if (n < 0 && (errno == EINTR || errno == EAGAIN))
+		return;
+	if (n < 0 && errno == EIO && c->tty) {
+		c->in_held = true; /* in the background; reading goes on when the machine is resumed */
+		return;
+	}
+	if (n <= 0) {
+		c->in_fd = -1; /* end of file: the line stays idle, the machine runs on */
+		return;
+	}
+	for (ssize_t i = 0; i < n; i++)
+		take_byte(vm, buf[i]);
+}
+
+void console_feed(struct vm *vm)
+{
+	struct console *c = &vm->console;
+	size_t n;
+
+	if (c->in_len == 0 || !c->room || c->blocked)
+		return;
+	pthread_mutex_lock(&vm->io.lock);
+	n = serial_input(board_serial(vm->board), c->in, c->in_len);
+	if (n < c->in_len)
+		c->room = false; /* under io.lock, so room() cannot come before it */
+	pthread_mutex_unlock(&vm->io.lock);
+	memmove(c->in, c->in + n, c->in_len - n);
+	c->in_len -= (unsigned)n;
+}
+
+void console_close(struct console *c)
+{
+	for (int i = 0; i < 20 && c->out_fd >= 0; i++) {
+		console_flush(c);
+		if (c->head == c->tail)
+			break;
+		(void)writable(c->out_fd, 50);
+	}
+	if (c->tty)
+		tty_restore(STDIN_FILENO, &c->saved);
+}

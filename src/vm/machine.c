@@ -1,0 +1,226 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Putting a machine together and taking it apart.
+ *
+ *   0        640K    768K   896K  1M                    low_ram <= 3G          4G        4G + high_ram
+ *   | RAM    | (VGA) | RAM  | ACPI | RAM                 | PCI, APICs, ...       | RAM       |
+ *
+ * Invariant: after machine_create() (and again after machine_reset()) everything is in power-on state; machine_boot() then
+ * makes the vCPU stand at the kernel's entry. Both run before the vCPU thread exists, or on it.
+ */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <sys/timerfd.h>
+#include <unistd.h>
+
+#include "base/log.h"
+#include "vm/vm.h"
+
+#define HOLE_BEGIN 0xa0000ull
+#define HOLE_END 0xc0000ull
+#define LOW_MAX (3ull << 30)
+#define HIGH_BASE (4ull << 30)
+#define KERNEL_MAX (1ull << 30)
+
+static uint64_t file_size(int fd)
+{
+	struct stat st;
+
+	return fstat(fd, &st) == 0 && st.st_size > 0 ? (uint64_t)st.st_size : 0;
+}
+
+/* Distributes the descriptors that came with the configuration; returns the serial port's file, or -1. */
+static int take_files(struct vm *vm, const int *fds)
+{
+	struct proto_config *c = vm->config;
+	unsigned named = 0;
+	int serial = -1;
+
+	for (unsigned i = 0; i < c->nfds; i++) {
+		struct boot_file f = {.fd = fds[i], .size = file_size(fds[i])};
+
+		switch (c->role[i]) {
+		case PROTO_FD_KERNEL:
+			vm->kernel = (struct vm_file){.fd = fds[i], .size = f.size};
+			break;
+		case PROTO_FD_INITRD:
+			f.args = c->initrd;
+			memmove(vm->module + 1, vm->module, vm->nmodules * sizeof(f));
+			vm->module[0] = f;
+			vm->nmodules++;
+			vm->has_initrd = true;
+			break;
+		case PROTO_FD_MODULE:
+			f.args = c->module[named++];
+			vm->module[vm->nmodules++] = f;
+			break;
+		case PROTO_FD_SERIAL:
+			serial = fds[i];
+			break;
+		case PROTO_FD_STATS:
+			vm->stats_fd = fds[i];
+			break;
+		}
+	}
+	return serial;
+}
+
+static void open_console(struct vm *vm, int file)
+{
+	switch (vm->config->serial) {
+	case PROTO_SERIAL_STDIO:
+		console_init(&vm->console, STDIN_FILENO, STDOUT_FILENO);
+		vm->console.tty = vm->config->flags & PROTO_F_TTY;
+		vm->console.saved = vm->config->termios;
+		break;
+	case PROTO_SERIAL_FILE:
+		console_init(&vm->console, -1, file);
+		break;
+	default:
+		console_init(&vm->console, -1, -1);
+		break;
+	}
+}
+
+static const char *make_memory(struct vm *vm)
+{
+	uint64_t low = vm->config->memory < LOW_MAX ? vm->config->memory : LOW_MAX, high = vm->config->memory - low;
+	gfn_t max_gfn = (high ? HIGH_BASE + high : HIGH_BASE) >> PAGE_SHIFT;
+
+	if (mem_create(&vm->mem, vm->config->memory, max_gfn) < 0)
+		return "not enough host memory for the guest's; give --memory less";
+	if (mem_add_ram(vm->mem, 0, HOLE_BEGIN) < 0 || mem_add_ram(vm->mem, HOLE_END, low - HOLE_END) < 0 ||
+	    (high && mem_add_ram(vm->mem, HIGH_BASE, high) < 0))
+		return "the memory map cannot be built; give --memory another size";
+	vm->target = (struct boot_target){.mem = vm->mem, .low_ram = low, .high_ram = high};
+	return NULL;
+}
+
+static const char *make_vcpu(struct vm *vm)
+{
+	static char why[256];
+	uint64_t khz = vm_clock_tsc_khz();
+
+	vm->engine = engine_find(vm->config->engine, why, sizeof(why));
+	if (!vm->engine)
+		return why[0] ? why : "the engine is not part of this build; see `doppel check`";
+	if (vcpu_create(&vm->v, vm->mem, 0, &vm_vcpu_ops, vm) < 0)
+		return "not enough address space for a virtual processor; raise the limit (ulimit -v)";
+	vm->io.guest_tsc_khz = khz;
+	vm->v->tsc_khz = khz;
+	if (vm->engine->create(vm->v) < 0)
+		return "the engine cannot be set up here; see `doppel check`, or try --engine interp";
+	return NULL;
+}
+
+static const char *make_board(struct vm *vm)
+{
+	struct board_config bc = {
+		.serial_chr = &console_chr_ops,
+		.serial_opaque = vm,
+		.ncpus = vm->config->cpus,
+		.debug_exit = vm->config->flags & PROTO_F_DEBUG_EXIT,
+	};
+
+	return board_create(&vm->io, &bc, &vm->board) < 0 ? "the board cannot be built; free some host memory" : NULL;
+}
+
+const char *machine_create(struct vm *vm, struct proto_config *config, const int *fds)
+{
+	const char *err;
+
+	vm->config = config;
+	vm->stats_fd = -1;
+	vm->notify_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	vm->timer_fd = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
+	vm->armed = UINT64_MAX;
+	life_init(&vm->life);
+	open_console(vm, take_files(vm, fds));
+	if (vm->notify_fd < 0 || vm->timer_fd < 0)
+		return "no event descriptor; raise the limit on open files";
+	vm_clock_init(&vm->clock);
+	err = make_memory(vm);
+	if (!err && io_init(&vm->io, vm->mem) < 0)
+		err = "the bus cannot be set up; free some host memory";
+	if (err)
+		return err;
+	vm_io_glue(vm);
+	err = make_vcpu(vm);
+	return err ? err : make_board(vm);
+}
+
+void machine_destroy(struct vm *vm)
+{
+	if (vm->board)
+		board_destroy(vm->board);
+	if (vm->v) {
+		if (vm->engine && vm->v->engine)
+			vm->engine->destroy(vm->v);
+		vcpu_destroy(vm->v);
+	}
+	if (vm->mem) {
+		io_fini(&vm->io);
+		mem_destroy(vm->mem);
+	}
+}
+
+/* Reads the whole kernel into anonymous memory: a mapping of the file would let whoever shortens it kill us. */
+static const char *read_kernel(const struct vm_file *f, uint8_t **image)
+{
+	uint64_t off = 0;
+
+	if (f->size == 0 || f->size > KERNEL_MAX)
+		return f->size ? "larger than 1 GiB, which no kernel is; give a kernel" : "an empty file; give a kernel";
+	*image = mmap(NULL, f->size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	if (*image == MAP_FAILED)
+		return "not enough host memory to read it; free some";
+	while (off < f->size) {
+		ssize_t n = pread(f->fd, *image + off, f->size - off, (off_t)off);
+
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n <= 0) {
+			munmap(*image, f->size);
+			return "cannot be read to its end; check the file";
+		}
+		off += (uint64_t)n;
+	}
+	return NULL;
+}
+
+const char *machine_boot(struct vm *vm)
+{
+	struct boot_source src = {.size = vm->kernel.size, .append = vm->config->append, .module = vm->module,
+				  .nmodules = vm->nmodules, .has_initrd = vm->has_initrd};
+	struct boot_entry entry;
+	uint8_t *image = NULL;
+	const char *err = read_kernel(&vm->kernel, &image);
+
+	if (err)
+		return err;
+	if (board_acpi(vm->board, vm->mem, &vm->target.rsdp) < 0)
+		vm->target.rsdp = 0;
+	src.image = image;
+	err = boot_load(&vm->target, &src, &entry);
+	munmap(image, vm->kernel.size);
+	if (err)
+		return err;
+	boot_enter(&vm->target, &entry, vm->v);
+	log_info("%s: %s protocol, entry %#llx", vm->config->kernel, entry.protocol, (unsigned long long)entry.rip);
+	return NULL;
+}
+
+void machine_reset(struct vm *vm)
+{
+	pthread_mutex_lock(&vm->io.lock);
+	board_reset(vm->board);
+	pthread_mutex_unlock(&vm->io.lock);
+	vm->engine->reset(vm->v);
+	vcpu_reset(vm->v);
+	mmu_flush_all(&vm->v->mmu);
+	mem_reset(vm->mem);
+}

@@ -1,0 +1,177 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * doppel-vm: one machine, one process. Started by doppel with a channel to it as descriptor 3; `doppel-vm --probe` lists the
+ * engines for `doppel check`.
+ *
+ * Order, which the isolation argument rests on (docs/design/isolation.md): receive the configuration and descriptors; build the
+ * machine (the only time mappings become executable); leave the file system, drop rights; load the kernel; start the
+ * vCPU's thread, which waits; install the system call filter for all threads; let the vCPU go.
+ */
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <unistd.h>
+
+#include "base/log.h"
+#include "host/sandbox.h"
+#include "host/spawn.h"
+#include "host/tty.h"
+#include "vm/vm.h"
+
+/* For the signal handler only: how to leave the terminal. Written once, before the handler is installed. */
+static const struct termios *handler_termios;
+
+/* SIGTERM: doppel has died (PR_SET_PDEATHSIG) or somebody means us. The main thread takes it, whatever it waits for. */
+static void on_term(int sig)
+{
+	(void)sig;
+	if (handler_termios)
+		(void)tcsetattr(STDIN_FILENO, TCSANOW, handler_termios);
+	_exit(STATUS_STOPPED);
+}
+
+/* Signals from the keyboard go to the whole process group; only doppel acts on them and tells us. */
+static void signals_init(struct vm *vm)
+{
+	static const int ignored[] = {SIGINT, SIGQUIT, SIGHUP, SIGTSTP, SIGTTIN, SIGTTOU, SIGPIPE};
+	struct sigaction sa = {.sa_handler = on_term};
+
+	for (size_t i = 0; i < nitems(ignored); i++)
+		signal(ignored[i], SIG_IGN);
+	if (vm->console.tty)
+		handler_termios = &vm->console.saved;
+	sigaction(SIGTERM, &sa, NULL);
+	prctl(PR_SET_PDEATHSIG, SIGTERM, 0, 0, 0);
+	/* Timers that fire 50 us late (the default) would make every guest tick late. */
+	prctl(PR_SET_TIMERSLACK, 1, 0, 0, 0);
+}
+
+static int probe(void)
+{
+	char why[256];
+
+	for (const struct engine_ops *const *e = engine_registry; *e; e++) {
+		why[0] = 0;
+		printf("%s\t%d\t", (*e)->name, (*e)->probe(why, sizeof(why)) ? 1 : 0);
+		printf("%s\t%s\t%s\n", (*e)->slowdown, (*e)->what, why);
+	}
+	return 0;
+}
+
+/* The vCPU's thread begins by waiting for the filter to be in place. */
+struct start {
+	struct vm *vm;
+	pthread_mutex_t lock;
+	pthread_cond_t go_changed;
+	bool go;
+};
+
+static void *vcpu_thread(void *arg)
+{
+	struct start *s = arg;
+
+	pthread_mutex_lock(&s->lock);
+	while (!s->go)
+		pthread_cond_wait(&s->go_changed, &s->lock);
+	pthread_mutex_unlock(&s->lock);
+	return vm_vcpu_main(s->vm);
+}
+
+static int start_thread(struct vm *vm, struct start *s)
+{
+	sigset_t all, old;
+	int ret;
+
+	/* Signals for the process are the main thread's; faults of translated code are synchronous and come regardless. */
+	sigfillset(&all);
+	sigdelset(&all, SIGSEGV);
+	sigdelset(&all, SIGBUS);
+	sigdelset(&all, SIGFPE);
+	sigdelset(&all, SIGILL);
+	sigdelset(&all, SIGTRAP);
+	pthread_sigmask(SIG_SETMASK, &all, &old);
+	ret = pthread_create(&vm->vcpu_thread, NULL, vcpu_thread, s);
+	pthread_sigmask(SIG_SETMASK, &old, NULL);
+	return ret;
+}
+
+static int run(struct vm *vm)
+{
+	struct start s = {.vm = vm, .lock = PTHREAD_MUTEX_INITIALIZER, .go_changed = PTHREAD_COND_INITIALIZER};
+	int ret;
+
+	if (start_thread(vm, &s) != 0) {
+		log_error("cannot start a thread; raise the limit on processes");
+		return STATUS_START;
+	}
+	ret = sandbox_seal(vm->console.tty ? STDIN_FILENO : -1);
+	if (ret < 0 && ret != -ENOSYS) {
+		log_error("cannot install the system call filter: %s; a kernel with seccomp is needed", strerror(-ret));
+		return STATUS_START;
+	}
+	if (ret == -ENOSYS)
+		log_info("sanitizer build: running without the system call filter");
+	else
+		vm->sandbox |= SANDBOX_SECCOMP;
+	pthread_mutex_lock(&s.lock);
+	s.go = true;
+	pthread_cond_signal(&s.go_changed);
+	pthread_mutex_unlock(&s.lock);
+	ret = vm_loop(vm);
+	console_close(&vm->console);
+	vm_stats_write(vm);
+	return ret;
+}
+
+static int machine_main(struct vm *vm, struct proto_config *cfg)
+{
+	int fds[PROTO_MAX_FDS], ret;
+	const char *err;
+
+	vm->channel = SPAWN_CHANNEL_FD;
+	ret = proto_recv_config(vm->channel, cfg, fds);
+	if (ret < 0) {
+		log_error("doppel-vm is started by doppel and by nothing else; use `doppel run`");
+		return STATUS_USAGE;
+	}
+	err = machine_create(vm, cfg, fds);
+	if (err) {
+		log_error("%s", err);
+		return STATUS_START;
+	}
+	vm->sandbox = sandbox_enter(cfg->namespaces);
+	signals_init(vm);
+	err = machine_boot(vm);
+	if (err) {
+		log_error("%s: %s", cfg->kernel, err);
+		return STATUS_START;
+	}
+	return (cfg->flags & PROTO_F_CHECK) ? STATUS_POWEROFF : run(vm);
+}
+
+int main(int argc, char **argv)
+{
+	struct proto_config *cfg;
+	struct vm *vm;
+	int ret;
+
+	if (argc == 2 && !strcmp(argv[1], "--probe"))
+		return probe();
+	if (argc != 3 || strcmp(argv[1], "--channel") || strcmp(argv[2], "3")) {
+		log_error("doppel-vm is started by doppel and by nothing else; use `doppel run`");
+		return STATUS_USAGE;
+	}
+	vm = calloc(1, sizeof(*vm));
+	cfg = calloc(1, sizeof(*cfg));
+	if (!vm || !cfg) {
+		log_error("out of memory; free some and try again");
+		return STATUS_START;
+	}
+	ret = machine_main(vm, cfg);
+	/* The process ends here and its memory with it; only the guest's pool is worth no tidying. */
+	_exit(ret);
+}
