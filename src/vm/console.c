@@ -199,7 +199,7 @@ void console_feed(struct vm *vm)
 	if (c->in_len == 0 || !c->room || c->blocked)
 		return;
 	pthread_mutex_lock(&vm->io.lock);
-	n = serial_input(board_serial(vm->board), c->in, c->in_len);
+	n = serial_input(vm->serial, c->in, c->in_len);
 	if (n < c->in_len)
 		c->room = false; /* under io.lock, so room() cannot come before it */
 	pthread_mutex_unlock(&vm->io.lock);

@@ -9,7 +9,7 @@
 #include <sys/timerfd.h>
 #include <unistd.h>
 
-#include "base/log.h"
+#include "dev/platform/lapic.h"
 #include "vm/vm.h"
 
 #define NS_PER_SEC 1000000000ull
@@ -145,6 +145,24 @@ static void wake_timers(void *opaque)
 	else if (!pthread_equal(pthread_self(), vm->vcpu_thread))
 		vcpu_post(vm->v, VCPU_EV_IRQ); /* it waits for the deadline it knew: make it look again */
 }
+
+static void nmi(void *opaque, unsigned cpu)
+{
+	struct vm *vm = opaque;
+
+	(void)cpu;
+	if (vm->v)
+		vcpu_post(vm->v, VCPU_EV_NMI);
+}
+
+/* INIT to the only processor: what a board does then is a reset. */
+static void init(void *opaque, unsigned cpu)
+{
+	(void)cpu;
+	life_reset(opaque);
+}
+
+const struct lapic_cpu_ops vm_lapic_cpu_ops = {.nmi = nmi, .init = init};
 
 static void request(void *opaque, enum io_request what, uint32_t arg)
 {

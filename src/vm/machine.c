@@ -18,6 +18,7 @@
 #include <unistd.h>
 
 #include "base/log.h"
+#include "dev/platform/acpi.h"
 #include "vm/vm.h"
 
 #define HOLE_BEGIN 0xa0000ull
@@ -120,13 +121,19 @@ static const char *make_vcpu(struct vm *vm)
 static const char *make_board(struct vm *vm)
 {
 	struct board_config bc = {
-		.serial_chr = &console_chr_ops,
-		.serial_opaque = vm,
 		.ncpus = vm->config->cpus,
+		.ram_below_4g = vm->target.low_ram,
+		.ram_above_4g = vm->target.high_ram,
+		.serial = &console_chr_ops,
+		.serial_opaque = vm,
+		.cpus = &vm_lapic_cpu_ops,
 		.debug_exit = vm->config->flags & PROTO_F_DEBUG_EXIT,
 	};
 
-	return board_create(&vm->io, &bc, &vm->board) < 0 ? "the board cannot be built; free some host memory" : NULL;
+	if (board_create(&vm->io, &bc, &vm->board) < 0)
+		return "the board cannot be built; free some host memory";
+	vm->serial = board_find(&vm->board, "serial0");
+	return NULL;
 }
 
 const char *machine_create(struct vm *vm, struct proto_config *config, const int *fds)
@@ -155,8 +162,7 @@ const char *machine_create(struct vm *vm, struct proto_config *config, const int
 
 void machine_destroy(struct vm *vm)
 {
-	if (vm->board)
-		board_destroy(vm->board);
+	board_destroy(&vm->board);
 	if (vm->v) {
 		if (vm->engine && vm->v->engine)
 			vm->engine->destroy(vm->v);
@@ -192,6 +198,15 @@ static const char *read_kernel(const struct vm_file *f, uint8_t **image)
 	return NULL;
 }
 
+/* The ACPI tables go where firmware would leave them; the FACS among them is the guest's to write. */
+static const char *write_acpi(struct vm *vm)
+{
+	uint8_t buf[ACPI_TABLES_MAX(1)];
+	int len = acpi_tables_build(buf, sizeof(buf), BOOT_ACPI, vm->config->cpus, &vm->target.rsdp);
+
+	return len < 0 ? "the ACPI tables cannot be built; give --cpus less" : boot_copy(&vm->target, BOOT_ACPI, buf, (size_t)len);
+}
+
 const char *machine_boot(struct vm *vm)
 {
 	struct boot_source src = {.size = vm->kernel.size, .append = vm->config->append, .module = vm->module,
@@ -202,10 +217,10 @@ const char *machine_boot(struct vm *vm)
 
 	if (err)
 		return err;
-	if (board_acpi(vm->board, vm->mem, &vm->target.rsdp) < 0)
-		vm->target.rsdp = 0;
 	src.image = image;
-	err = boot_load(&vm->target, &src, &entry);
+	err = write_acpi(vm);
+	if (!err)
+		err = boot_load(&vm->target, &src, &entry);
 	munmap(image, vm->kernel.size);
 	if (err)
 		return err;
@@ -217,7 +232,7 @@ const char *machine_boot(struct vm *vm)
 void machine_reset(struct vm *vm)
 {
 	pthread_mutex_lock(&vm->io.lock);
-	board_reset(vm->board);
+	board_reset(&vm->board);
 	pthread_mutex_unlock(&vm->io.lock);
 	vm->engine->reset(vm->v);
 	vcpu_reset(vm->v);

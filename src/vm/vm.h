@@ -17,7 +17,7 @@
 #include <termios.h>
 
 #include "cpu/vcpu.h"
-#include "dev/platform/board.h"
+#include "dev/board.h"
 #include "engine/engine.h"
 #include "io/io.h"
 #include "proto/proto.h"
@@ -43,7 +43,8 @@ struct vm {
 
 	struct mem *mem;
 	struct io io;
-	struct board *board;
+	struct board board;
+	void *serial;                     /* the console's port */
 	struct vcpu *v;
 	const struct engine_ops *engine;
 	struct boot_target target;
@@ -70,6 +71,7 @@ void machine_reset(struct vm *vm);
 
 /* glue.c: the vCPU's view of the machine, and the devices' view of the vCPU. */
 extern const struct vcpu_ops vm_vcpu_ops;
+extern const struct lapic_cpu_ops vm_lapic_cpu_ops;
 void vm_io_glue(struct vm *vm);
 /* Sets timer_fd to the earliest deadline of any device. io.lock held. */
 void vm_timers_arm(struct vm *vm);
