@@ -22,37 +22,39 @@ struct entry {
 	size_t size;
 };
 
-static size_t written;
+struct archive {
+	size_t written;
+	unsigned entries;
+};
 
-static void put(const void *data, size_t size)
+static void put(struct archive *a, const void *data, size_t size)
 {
-	if (fwrite(data, 1, size, stdout) != size) {
+	if (size && fwrite(data, 1, size, stdout) != size) {
 		fprintf(stderr, "newc: write: %s\n", strerror(errno));
 		exit(1);
 	}
-	written += size;
+	a->written += size;
 }
 
-static void pad(size_t align)
+static void pad(struct archive *a, size_t align)
 {
 	static const char zero[512];
 
-	put(zero, -written & (align - 1));
+	put(a, zero, -a->written & (align - 1));
 }
 
-static void put_entry(const struct entry *e)
+static void put_entry(struct archive *a, const struct entry *e)
 {
-	static unsigned ino;
 	char head[111];
 
 	/* magic ino mode uid gid nlink mtime filesize devmajor devminor rdevmajor rdevminor namesize check */
-	snprintf(head, sizeof(head), "070701%08X%08X%08X%08X%08X%08X%08X%08X%08X%08X%08X%08X%08X", ++ino, e->mode, 0, 0, 1, 0,
+	snprintf(head, sizeof(head), "070701%08X%08X%08X%08X%08X%08X%08X%08X%08X%08X%08X%08X%08X", ++a->entries, e->mode, 0, 0, 1, 0,
 		 (unsigned)e->size, 0, 0, e->major, e->minor, (unsigned)strlen(e->name) + 1, 0);
-	put(head, 110);
-	put(e->name, strlen(e->name) + 1);
-	pad(4);
-	put(e->data, e->size);
-	pad(4);
+	put(a, head, 110);
+	put(a, e->name, strlen(e->name) + 1);
+	pad(a, 4);
+	put(a, e->data, e->size);
+	pad(a, 4);
 }
 
 static void *slurp(const char *path, size_t *size)
@@ -73,7 +75,7 @@ static void *slurp(const char *path, size_t *size)
 }
 
 /* One line of the list; 0, or -1 if it is not understood. */
-static int add_line(const char *line)
+static int add_line(struct archive *a, const char *line)
 {
 	struct entry e = {0};
 	char arg[1024] = "", type;
@@ -93,7 +95,7 @@ static int add_line(const char *line)
 	} else {
 		return -1;
 	}
-	put_entry(&e);
+	put_entry(a, &e);
 	free(copy);
 	return 0;
 }
@@ -101,19 +103,20 @@ static int add_line(const char *line)
 int main(void)
 {
 	const struct entry end = {.name = "TRAILER!!!"};
+	struct archive a = {0};
 	char line[2048];
 
 	while (fgets(line, sizeof(line), stdin)) {
 		line[strcspn(line, "\n")] = '\0';
 		if (line[0] == '\0' || line[0] == '#')
 			continue;
-		if (add_line(line)) {
+		if (add_line(&a, line)) {
 			fprintf(stderr, "newc: cannot understand: %s\n", line);
 			return 1;
 		}
 	}
-	put_entry(&end);
-	pad(512);
+	put_entry(&a, &end);
+	pad(&a, 512);
 	if (fflush(stdout)) {
 		fprintf(stderr, "newc: write: %s\n", strerror(errno));
 		return 1;
