@@ -43,6 +43,8 @@ static inline struct engine_slots *engine_slots(const struct vcpu *v) { return v
 int engine_attach(struct vcpu *v);      /* 0 or -ENOMEM */
 void engine_detach(struct vcpu *v);
 extern const struct engine_ops engine_interp;   /* create/destroy nest: other engines call them to use interp_step() */
+extern const struct engine_ops engine_bt;
+extern const struct engine_ops engine_lockstep;
 
 /* registry.c: ordered array, best first; engine_find("auto") returns the first that probes well. NULL if unknown. */
 extern const struct engine_ops *const engine_registry[];

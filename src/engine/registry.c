@@ -9,6 +9,8 @@
 
 const struct engine_ops *const engine_registry[] = {
 	&engine_interp,
+	&engine_bt,
+	&engine_lockstep,
 	NULL,
 };
 

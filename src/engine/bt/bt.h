@@ -1,0 +1,151 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Private to engine/bt: the translator's data. See docs/design/bt.md for the conventions of translated code.
+ *
+ * Nouns: a *page* is one guest frame translated in one mode; a *block* is a straight run of guest instructions inside a page,
+ * keyed by (frame, mode, offset) and position independent; a *site* is a place in a block that may leave to C and come back
+ * (a memory access, an interpreted instruction); a *link* is a direct branch out of a block, patched once its target exists.
+ *
+ * Everything is dropped together when any array is full (bt_flush). Indices, not pointers: 0 = none.
+ * Owner: the vCPU's thread.
+ */
+#ifndef ENGINE_BT_BT_H
+#define ENGINE_BT_BT_H
+
+#include "cpu/cpu.h"
+#include "engine/bt/emit.h"
+#include "engine/bt/layout.h"
+#include "engine/engine.h"
+#include "x86/insn.h"
+
+enum bt_mode { BT_K64, BT_U64, BT_MODES };
+
+#ifdef TORTURE_TINYCACHE
+#define BT_CODE_SIZE (64u << 10)
+#else
+#define BT_CODE_SIZE (32u << 20)
+#endif
+#define BT_MAX_PAGES 8192
+#define BT_MAX_BLOCKS (128u << 10)
+#define BT_MAX_SITES (768u << 10)
+#define BT_MAX_LINKS (384u << 10)
+#define BT_HASH_SIZE (256u << 10)
+#define BT_BLOCK_INSNS 48
+/* Bytes of host code a block may need at most; less left in the cache = flush. */
+#define BT_BLOCK_BYTES (32u << 10)
+
+struct bt_page {
+	gfn_t gfn;
+	uint32_t first_block; /* list through bt_block.next_in_page */
+	uint32_t hash_next;
+	uint8_t mode;
+};
+
+struct bt_block {
+	uint32_t entry_ind;   /* offsets into the code cache: entered with H_RIP set ... */
+	uint32_t entry_chk;   /* ... from a direct backward branch (tests v->event) ... */
+	uint32_t entry_plain; /* ... from any other direct branch */
+	uint32_t host_end;
+	uint32_t page;
+	uint32_t next_in_page;
+	uint32_t hash_next;
+	uint32_t first_site, nsites;
+	uint32_t incoming;    /* links that jump here, through bt_link.next_in */
+	uint16_t off, end;    /* guest bytes [off, end) of the page */
+	uint16_t ninsn;
+	bool flags_in;        /* reads arithmetic flags before writing them */
+	bool dead;
+};
+
+enum { SITE_SLOT = 1 /* guest flags are in the flag slot */, SITE_WRITE = 2, SITE_END = 4 /* always re-dispatch afterwards */ };
+struct bt_site {
+	uint32_t start;       /* host offsets: the instruction's lookup (where a filled access retries) */
+	uint32_t next;        /* ... code of the next guest instruction */
+	uint32_t block;
+	uint16_t off;         /* page offset of the guest instruction */
+	uint8_t len;
+	uint8_t flags;
+	uint8_t size;         /* of the access */
+};
+
+struct bt_link {
+	uint32_t patch;       /* host offset of the rel32 */
+	uint32_t stub;        /* host offset of the cold code that calls bt_stub_link */
+	int32_t target;       /* guest address relative to the page base of the source */
+	uint32_t next_in;
+	uint32_t block;       /* source */
+	bool slot;            /* guest flags are in the flag slot on this edge */
+	bool backward;
+};
+
+struct bt {
+	struct vcpu *v;
+	uint8_t *code_w;      /* code cache: writable and executable alias */
+	uintptr_t code_x;
+	uint32_t code_used, code_reserved;  /* bytes; reserved = the stubs at the start */
+	uint32_t *etab;       /* per page 4096 entries: code offset by page offset, 0 = miss; low 2 GiB */
+	uint64_t *xtab[BT_MODES]; /* by address bits 47..63: x table of the mode, or a guard for non-canonical */
+	void *guard;
+	struct bt_page *page;
+	struct bt_block *block;
+	struct bt_site *site;
+	struct bt_link *link;
+	uint32_t npages, nblocks, nsites, nlinks;
+	uint32_t *block_hash, *page_hash;
+	uint32_t generation;  /* of bt_flush() */
+	uint32_t stub[BT_SVC_COUNT];
+	bool fpu_ok, tsd;     /* facts translations are specialised on */
+	bool single;          /* lockstep: leave after every block; blocks end before interpreted instructions */
+	enum exit_reason exit;
+	bool leave;           /* bt_service must return to the run loop with `exit` */
+	struct {
+		uint64_t translated, blocks, flushes, links, misses, slow_fill, slow_interp, interp, signals, smc, events;
+	} stats;
+};
+
+static inline struct bt *bt_of(const struct vcpu *v) { return engine_slots(v)->bt; }
+
+/* cache.c: memory, pages, blocks, lookup, flush, invalidation */
+int bt_cache_create(struct bt *bt);
+void bt_cache_destroy(struct bt *bt);
+void bt_flush(struct bt *bt);
+uint32_t bt_page_get(struct bt *bt, gfn_t gfn, enum bt_mode mode);          /* finds or adds; 0 = full */
+uint32_t bt_block_find(const struct bt *bt, uint32_t page, unsigned off);
+void bt_block_add(struct bt *bt, uint32_t block);
+void bt_block_publish(struct bt *bt, uint32_t block);                       /* enters it in the dispatch table */
+bool bt_code_write(void *opaque, gfn_t gfn, unsigned off, unsigned len);    /* mem_code_ops.write */
+uint32_t bt_site_find(const struct bt *bt, uint32_t host);                  /* by host code offset; 0 = none */
+static inline uint32_t bt_etab_off(uint32_t page) { return page * 4096 * 4; }
+
+/* translate.c: translates one block of `page` at `off`; returns its index or 0 if the cache is full. */
+uint32_t bt_translate(struct bt *bt, uint32_t page, unsigned off);
+
+/* link.c: patches link l to jump to block b. */
+void bt_link_patch(struct bt *bt, uint32_t l, uint32_t b, bool cross_page);
+void bt_unlink_incoming(struct bt *bt, uint32_t b);
+
+/* run.c */
+enum bt_mode bt_mode_of(const struct vcpu *v);
+uint64_t bt_service(struct vcpu *v, unsigned reason);
+bool bt_events(struct bt *bt, enum exit_reason *why);  /* what is due at an instruction boundary; true to leave */
+uint32_t bt_block_here(struct bt *bt);                 /* block at v->rip, translated if need be, or 0 */
+void bt_run_block(struct bt *bt, uint32_t block);      /* lockstep: runs one block of bt->single */
+
+/* signal.c: host faults inside translated code become guest exceptions. */
+int bt_signal_setup(void);
+
+/* stubs.S */
+void bt_enter(struct vcpu *v, uintptr_t code);
+void bt_stub_miss(void);
+void bt_stub_slow(void);
+void bt_stub_interp(void);
+void bt_stub_link(void);
+void bt_stub_event_host(void);
+void bt_stub_event_slot(void);
+
+/* flags.c-like helpers of emitted code, shared by translate.c and link.c */
+void bt_emit_flags_save(struct emit *e);
+void bt_emit_flags_restore(struct emit *e);
+struct emit bt_emit_at_end(struct bt *bt);
+
+#endif

@@ -1,0 +1,291 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The code cache: its memory, and the indices that find a block by guest address, by dispatch and by host address.
+ *
+ * Invariants
+ *  - A block is reachable (hash, dispatch table, links) only while it is not dead; invalidation undoes all three.
+ *  - Blocks are allocated in order of host address, so a host address finds its block by binary search.
+ *  - etab (dispatch by page offset), xtab and the code itself lie below 2 GiB, so that translated code addresses them with
+ *    32-bit displacements. etab page 0 is never used: an x entry of 0 finds only misses.
+ *  - Memory is bounded at creation; when any array is full everything is dropped (bt_flush), never grown.
+ */
+#include "engine/bt/bt.h"
+
+#include <errno.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "base/log.h"
+
+#define XTAB_ENTRIES (1u << 17)
+#define GUARD_BYTES (1ull << 38) /* what a 36-bit index of 4-byte entries can reach */
+#define ETAB_BYTES ((size_t)BT_MAX_PAGES * 4096 * 4)
+
+/* Maps `size` bytes below 2 GiB, where nothing is mapped yet. fd -1 = anonymous. */
+static void *map_low(size_t size, int prot, int fd)
+{
+	int flags = MAP_FIXED_NOREPLACE | MAP_NORESERVE | (fd < 0 ? MAP_PRIVATE | MAP_ANONYMOUS : MAP_SHARED);
+
+	for (uintptr_t at = 0x10000000; at + size < 0x7fff0000; at += 0x1000000) {
+		void *p = mmap((void *)at, size, prot, flags, fd, 0);
+
+		if (p == (void *)at)
+			return p;
+		if (p != MAP_FAILED)
+			munmap(p, size);
+	}
+	return NULL;
+}
+
+static void *map_array(size_t bytes)
+{
+	void *p = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+
+	return p == MAP_FAILED ? NULL : p;
+}
+
+static int map_code(struct bt *bt)
+{
+	int fd = (int)syscall(SYS_memfd_create, "doppel-code", 0);
+	void *w;
+
+	if (fd < 0)
+		return -errno;
+	if (ftruncate(fd, BT_CODE_SIZE) < 0) {
+		close(fd);
+		return -errno;
+	}
+	bt->code_x = (uintptr_t)map_low(BT_CODE_SIZE, PROT_READ | PROT_EXEC, fd);
+	w = mmap(NULL, BT_CODE_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	close(fd);
+	if (!bt->code_x || w == MAP_FAILED)
+		return -ENOMEM;
+	bt->code_w = w;
+	return 0;
+}
+
+/* The cache begins with one thunk per service: translated code cannot reach the program's own text with a rel32. The miss
+ * thunk is at offset 0, which is what an empty dispatch entry means. */
+static void write_thunks(struct bt *bt)
+{
+	static void (*const target[BT_SVC_COUNT])(void) = {
+		[BT_SVC_MISS] = bt_stub_miss,             [BT_SVC_SLOW] = bt_stub_slow,
+		[BT_SVC_INTERP] = bt_stub_interp,         [BT_SVC_LINK] = bt_stub_link,
+		[BT_SVC_EVENT_HOST] = bt_stub_event_host, [BT_SVC_EVENT_SLOT] = bt_stub_event_slot,
+	};
+	struct emit e = bt_emit_at_end(bt);
+
+	for (unsigned i = 0; i < BT_SVC_COUNT; i++) {
+		bt->stub[i] = (uint32_t)(e.w - bt->code_w);
+		emit_byte(&e, 0xff); /* jmp [rip+2], padded so that the pointer follows */
+		emit_byte(&e, 0x25);
+		emit_u32(&e, 2);
+		emit_byte(&e, 0x0f);
+		emit_byte(&e, 0x0b);
+		emit_u64(&e, (uint64_t)(uintptr_t)target[i]);
+	}
+	bt->code_reserved = (uint32_t)(e.w - bt->code_w + 63) & ~63u;
+}
+
+static int map_tables(struct bt *bt)
+{
+	bt->etab = map_low(ETAB_BYTES, PROT_READ | PROT_WRITE, -1);
+	for (unsigned m = 0; m < BT_MODES; m++)
+		bt->xtab[m] = map_low(XTAB_ENTRIES * 8, PROT_READ | PROT_WRITE, -1);
+	bt->guard = mmap(NULL, GUARD_BYTES, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	bt->page = map_array(BT_MAX_PAGES * sizeof(*bt->page));
+	bt->block = map_array(BT_MAX_BLOCKS * sizeof(*bt->block));
+	bt->site = map_array(BT_MAX_SITES * sizeof(*bt->site));
+	bt->link = map_array(BT_MAX_LINKS * sizeof(*bt->link));
+	bt->block_hash = map_array(BT_HASH_SIZE * 4);
+	bt->page_hash = map_array(BT_MAX_PAGES * 4);
+	if (!bt->etab || !bt->xtab[0] || !bt->xtab[1] || bt->guard == MAP_FAILED || !bt->page || !bt->block ||
+	    !bt->site || !bt->link || !bt->block_hash || !bt->page_hash)
+		return -ENOMEM;
+	for (unsigned m = 0; m < BT_MODES; m++)
+		for (unsigned i = 0; i < XTAB_ENTRIES; i++)
+			bt->xtab[m][i] = (uint64_t)(uintptr_t)bt->guard;
+	return 0;
+}
+
+int bt_cache_create(struct bt *bt)
+{
+	int r = map_code(bt);
+
+	if (!r)
+		r = map_tables(bt);
+	if (r) {
+		log_error("the translator found no room below 2 GiB or no address space: raise `ulimit -v`, or use --engine interp");
+		return r;
+	}
+	madvise(bt->etab, ETAB_BYTES, MADV_NOHUGEPAGE);
+	write_thunks(bt);
+	bt->code_used = bt->code_reserved;
+	bt->npages = bt->nblocks = bt->nsites = bt->nlinks = 1;
+	return 0;
+}
+
+static void unmap(void *p, size_t n)
+{
+	if (p && p != MAP_FAILED)
+		munmap(p, n);
+}
+
+void bt_cache_destroy(struct bt *bt)
+{
+	unmap(bt->code_w, BT_CODE_SIZE);
+	unmap((void *)bt->code_x, BT_CODE_SIZE);
+	unmap(bt->etab, ETAB_BYTES);
+	for (unsigned m = 0; m < BT_MODES; m++)
+		unmap(bt->xtab[m], XTAB_ENTRIES * 8);
+	unmap(bt->guard, GUARD_BYTES);
+	unmap(bt->page, BT_MAX_PAGES * sizeof(*bt->page));
+	unmap(bt->block, BT_MAX_BLOCKS * sizeof(*bt->block));
+	unmap(bt->site, BT_MAX_SITES * sizeof(*bt->site));
+	unmap(bt->link, BT_MAX_LINKS * sizeof(*bt->link));
+	unmap(bt->block_hash, BT_HASH_SIZE * 4);
+	unmap(bt->page_hash, BT_MAX_PAGES * 4);
+}
+
+struct emit bt_emit_at_end(struct bt *bt)
+{
+	return (struct emit){.w = bt->code_w + bt->code_used,
+			     .end = bt->code_w + BT_CODE_SIZE,
+			     .x_minus_w = (int64_t)(bt->code_x - (uintptr_t)bt->code_w)};
+}
+
+void bt_flush(struct bt *bt)
+{
+	madvise(bt->etab, (size_t)bt->npages * 4096 * 4, MADV_DONTNEED);
+	for (uint32_t i = 0; i < BT_HASH_SIZE; i++)
+		bt->block_hash[i] = 0;
+	for (uint32_t i = 0; i < BT_MAX_PAGES; i++)
+		bt->page_hash[i] = 0;
+	bt->npages = bt->nblocks = bt->nsites = bt->nlinks = 1;
+	bt->code_used = bt->code_reserved;
+	bt->generation++;
+	bt->stats.flushes++;
+	mmu_flush_all(&bt->v->mmu); /* the x entries */
+}
+
+static uint32_t page_bucket(gfn_t gfn)
+{
+	return (uint32_t)(gfn * 0x9e3779b97f4a7c15ull >> 40) % BT_MAX_PAGES;
+}
+
+uint32_t bt_page_get(struct bt *bt, gfn_t gfn, enum bt_mode mode)
+{
+	uint32_t bucket = page_bucket(gfn), p;
+
+	for (p = bt->page_hash[bucket]; p; p = bt->page[p].hash_next)
+		if (bt->page[p].gfn == gfn && bt->page[p].mode == mode)
+			return p;
+	if (bt->npages == BT_MAX_PAGES)
+		return 0;
+	p = bt->npages++;
+	bt->page[p] = (struct bt_page){.gfn = gfn, .mode = (uint8_t)mode, .hash_next = bt->page_hash[bucket]};
+	bt->page_hash[bucket] = p;
+	return p;
+}
+
+static uint32_t block_bucket(uint32_t page, unsigned off)
+{
+	return ((page << 12 | off) * 0x9e3779b1u) >> 14;
+}
+
+uint32_t bt_block_find(const struct bt *bt, uint32_t page, unsigned off)
+{
+	for (uint32_t b = bt->block_hash[block_bucket(page, off)]; b; b = bt->block[b].hash_next)
+		if (bt->block[b].page == page && bt->block[b].off == off)
+			return b;
+	return 0;
+}
+
+void bt_block_add(struct bt *bt, uint32_t b)
+{
+	struct bt_block *blk = &bt->block[b];
+	uint32_t *head = &bt->block_hash[block_bucket(blk->page, blk->off)];
+
+	blk->hash_next = *head;
+	*head = b;
+	blk->next_in_page = bt->page[blk->page].first_block;
+	bt->page[blk->page].first_block = b;
+}
+
+void bt_block_publish(struct bt *bt, uint32_t b)
+{
+	bt->etab[(size_t)bt->block[b].page * 4096 + bt->block[b].off] = bt->block[b].entry_ind;
+}
+
+static void hash_remove(struct bt *bt, uint32_t b)
+{
+	uint32_t *at = &bt->block_hash[block_bucket(bt->block[b].page, bt->block[b].off)];
+
+	while (*at && *at != b)
+		at = &bt->block[*at].hash_next;
+	if (*at)
+		*at = bt->block[b].hash_next;
+}
+
+static void block_kill(struct bt *bt, uint32_t b)
+{
+	struct bt_block *blk = &bt->block[b];
+
+	blk->dead = true;
+	hash_remove(bt, b);
+	bt_unlink_incoming(bt, b);
+	bt->etab[(size_t)blk->page * 4096 + blk->off] = 0;
+	bt->stats.smc++;
+}
+
+/* Guest bytes [off, off+len) of the frame are about to change: drops the blocks made from them, in every mode. */
+bool bt_code_write(void *opaque, gfn_t gfn, unsigned off, unsigned len)
+{
+	struct bt *bt = opaque;
+	bool empty = true;
+
+	for (uint32_t p = bt->page_hash[page_bucket(gfn)]; p; p = bt->page[p].hash_next) {
+		uint32_t *at = &bt->page[p].first_block;
+
+		if (bt->page[p].gfn != gfn)
+			continue;
+		while (*at) {
+			struct bt_block *blk = &bt->block[*at];
+
+			if (blk->off < off + len && off < blk->end) {
+				uint32_t b = *at;
+
+				*at = blk->next_in_page;
+				block_kill(bt, b);
+			} else {
+				empty = false;
+				at = &blk->next_in_page;
+			}
+		}
+	}
+	return empty;
+}
+
+uint32_t bt_site_find(const struct bt *bt, uint32_t host)
+{
+	uint32_t lo = 1, hi = bt->nblocks;
+
+	while (hi - lo > 1) {
+		uint32_t mid = lo + (hi - lo) / 2;
+
+		if (bt->block[mid].entry_ind <= host)
+			lo = mid;
+		else
+			hi = mid;
+	}
+	if (lo >= bt->nblocks || host >= bt->block[lo].host_end)
+		return 0;
+	for (uint32_t s = 0; s < bt->block[lo].nsites; s++) {
+		const struct bt_site *site = &bt->site[bt->block[lo].first_site + s];
+
+		if (host >= site->start && host < site->next)
+			return bt->block[lo].first_site + s;
+	}
+	return 0;
+}

@@ -1,0 +1,46 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Offsets from RSP (= struct vcpu) that translated code and stubs.S use, checked against the C struct in run.c.
+ *
+ * The first 128 bytes are reached with 8-bit displacements, so what every memory access needs is there.
+ */
+#ifndef ENGINE_BT_LAYOUT_H
+#define ENGINE_BT_LAYOUT_H
+
+#define H_MASK   0x00 /* PEXT mask of the page number for data accesses: bits 12..46 (user) or 12..47 (supervisor) */
+#define H_R13    0x08 /* guest R13, R14, R15: displaced by the scratch registers and by guest RSP (host R15) */
+#define H_R14    0x10
+#define H_R15    0x18
+#define H_PB     0x20 /* guest-virtual base of the page being executed */
+#define H_TMP0   0x28 /* saves RAX or RCX around a few instructions */
+#define H_TMP1   0x30 /* a value carried across a lookup */
+#define H_FL     0x38 /* flag slot: AL = OF, AH = SF ZF AF PF CF as SETO/LAHF leave them */
+#define H_RIP    0x40 /* target of an indirect branch */
+#define H_XB     0x48 /* x table of the current mode */
+#define H_XMASK  0x50 /* PEXT mask: bits 12..47 */
+#define H_OMASK  0x58 /* PEXT mask: bits 0..11 */
+#define H_HIMASK 0x60 /* PEXT mask: bits 47..63 */
+#define H_SITE   0x68 /* which site, link or block calls a stub */
+#define H_CONT   0x70 /* where a stub continues */
+#define H_A0     0x78 /* R13 at the call of a stub: the guest-virtual address of a slow access */
+#define H_RTAB   0x80 /* current read and write tables: GS and FS bases */
+#define H_WTAB   0x88
+#define H_HFLAGS 0x90 /* host RFLAGS at the call of a stub, and to load on return */
+#define H_HOSTSP 0x98 /* RSP of bt_enter's caller */
+#define H_HOSTFS 0xa0 /* FS base of the thread, for C */
+
+#define V_GPR    0x100
+#define V_RIP    0x180
+#define V_RFLAGS 0x188
+#define V_EVENT  0x190
+
+/* Why a stub calls bt_service(). */
+#define BT_SVC_MISS       0 /* dispatch: no translation at H_RIP; flags in the slot */
+#define BT_SVC_SLOW       1 /* data access: no table entry, or crosses a page */
+#define BT_SVC_INTERP     2 /* execute the instruction of a site in the interpreter */
+#define BT_SVC_LINK       3 /* direct branch not linked yet */
+#define BT_SVC_EVENT_HOST 4 /* v->event was nonzero at a block's entry; flags in the host register / in the slot */
+#define BT_SVC_EVENT_SLOT 5
+#define BT_SVC_COUNT      6
+
+#endif

@@ -1,0 +1,129 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Chaining: direct branches between blocks, and the bridges that keep a cross-page branch honest.
+ *
+ * Inside a page a branch is patched to its target: the same frame stays the same code. Across pages the branch goes through a
+ * bridge that looks up the target's virtual page in the x table and compares it with the page that the target was translated
+ * from: after a change of mapping the bridge falls back to dispatch. Flags: an edge carries them in the host register or in
+ * the flag slot (link.slot); a bridge restores them if the target reads them (block.flags_in) and keeps them otherwise.
+ */
+#include "engine/bt/bt.h"
+
+
+void bt_emit_flags_save(struct emit *e)
+{
+	emit_store(e, EMEM(RSP, H_TMP0), RAX);
+	emit_byte(e, 0x9f); /* lahf */
+	emit_op_reg(e, false, 0x0f90, 0, RAX); /* seto al */
+	emit_store32(e, EMEM(RSP, H_FL), RAX);
+	emit_load(e, RAX, EMEM(RSP, H_TMP0));
+}
+
+void bt_emit_flags_restore(struct emit *e)
+{
+	emit_store(e, EMEM(RSP, H_TMP0), RAX);
+	emit_load32(e, RAX, EMEM(RSP, H_FL));
+	emit_byte(e, 0x04); /* add al, 7fh: OF = saved bit */
+	emit_byte(e, 0x7f);
+	emit_byte(e, 0x9e); /* sahf */
+	emit_load(e, RAX, EMEM(RSP, H_TMP0));
+}
+
+/* Target page address to r13 and H_PB's new value; r14 = its page number. */
+static void bridge_target(struct emit *e, int32_t page_delta)
+{
+	emit_load(e, R13, EMEM(RSP, H_PB));
+	emit_lea(e, R13, EMEM(R13, page_delta));
+}
+
+static void bridge_miss(struct bt *bt, struct emit *e, int32_t target, bool slot)
+{
+	if (!slot)
+		bt_emit_flags_save(e);
+	emit_load(e, R13, EMEM(RSP, H_PB));
+	emit_lea(e, R13, EMEM(R13, target));
+	emit_store(e, EMEM(RSP, H_RIP), R13);
+	emit_jmp(e, bt->code_x + bt->stub[BT_SVC_MISS]);
+}
+
+/* Flags in the slot: the compare may use the host's. */
+static void bridge_check_slot(struct bt *bt, struct emit *e, const struct bt_link *l, uint32_t expect, int32_t page_delta)
+{
+	uint8_t *miss;
+
+	bridge_target(e, page_delta);
+	emit_pext(e, R14, R13, EMEM(RSP, H_XMASK));
+	emit_load(e, R13, EMEM(RSP, H_XB));
+	emit_op_mem(e, false, 0x81, 7, EMEMX(R13, R14, 4, 0)); /* cmp dword [r13+r14*4], expect */
+	emit_u32(e, expect);
+	miss = emit_jcc(e, CC_E, emit_here(e));
+	bridge_miss(bt, e, l->target, true);
+	emit_patch(e, miss, emit_here(e));
+	bridge_target(e, page_delta);
+	emit_store(e, EMEM(RSP, H_PB), R13);
+}
+
+/* Flags in the host register: compare with LEA and JRCXZ, which leave them alone. */
+static void bridge_check_host(struct bt *bt, struct emit *e, const struct bt_link *l, uint32_t expect, int32_t page_delta)
+{
+	uint8_t *rel8;
+
+	bridge_target(e, page_delta);
+	emit_pext(e, R14, R13, EMEM(RSP, H_XMASK));
+	emit_store(e, EMEM(RSP, H_TMP0), RCX);
+	emit_load(e, RCX, EMEM(RSP, H_XB));
+	emit_load32(e, RCX, EMEMX(RCX, R14, 4, 0));
+	emit_lea32(e, RCX, EMEM(RCX, -(int32_t)expect));
+	emit_byte(e, 0xe3); /* jrcxz */
+	rel8 = e->w;
+	emit_byte(e, 0);
+	emit_load(e, RCX, EMEM(RSP, H_TMP0));
+	bridge_miss(bt, e, l->target, false);
+	if (!e->full)
+		*rel8 = (uint8_t)(e->w - rel8 - 1);
+	emit_load(e, RCX, EMEM(RSP, H_TMP0));
+	emit_store(e, EMEM(RSP, H_PB), R13);
+}
+
+void bt_link_patch(struct bt *bt, uint32_t li, uint32_t b, bool cross_page)
+{
+	struct bt_link *l = &bt->link[li];
+	struct bt_block *to = &bt->block[b];
+	bool restore = l->slot && to->flags_in;
+	uintptr_t entry = bt->code_x + (l->backward || cross_page ? to->entry_chk : to->entry_plain);
+	uintptr_t dest = entry;
+	struct emit e = bt_emit_at_end(bt);
+
+	if (cross_page || restore) {
+		if (BT_CODE_SIZE - bt->code_used < 512)
+			return; /* stays unlinked until the next flush */
+		dest = emit_here(&e);
+		if (cross_page && l->slot)
+			bridge_check_slot(bt, &e, l, bt_etab_off(to->page), l->target & ~4095);
+		else if (cross_page)
+			bridge_check_host(bt, &e, l, bt_etab_off(to->page), l->target & ~4095);
+		if (restore)
+			bt_emit_flags_restore(&e);
+		emit_jmp(&e, entry);
+		bt->code_used = (uint32_t)(e.w - bt->code_w);
+	}
+	emit_patch(&e, bt->code_w + l->patch, dest);
+	l->next_in = to->incoming;
+	to->incoming = li;
+	bt->stats.links++;
+}
+
+void bt_unlink_incoming(struct bt *bt, uint32_t b)
+{
+	struct emit e = bt_emit_at_end(bt);
+	uint32_t li = bt->block[b].incoming;
+
+	while (li) {
+		struct bt_link *l = &bt->link[li];
+
+		emit_patch(&e, bt->code_w + l->patch, bt->code_x + l->stub);
+		li = l->next_in;
+		l->next_in = 0;
+	}
+	bt->block[b].incoming = 0;
+}

@@ -1,0 +1,133 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Memory operands and displaced registers in translated code.
+ *
+ * Host r13 and r14 are scratch between guest instructions. Address first (r13), then the lookup:
+ *
+ *     test  r13b, SIZE-1 ; jnz cold       misaligned: does it cross the page? (out of line)
+ *     pext  r14, r13, [rsp+H_MASK]        virtual page number
+ *     mov   r14, gs:[r14*8]               read table; fs: for writes
+ *     test  r14, r14 ; jz cold            absent: C fills the entry and retries, or interprets the instruction
+ *
+ * after which [r13+r14] is the operand in host memory. The checks clobber the arithmetic flags: if a later instruction needs
+ * them they are saved to the flag slot first (once: t->slot stays true until an instruction writes or reads flags).
+ */
+#include "engine/bt/tr.h"
+
+uint32_t tr_site(struct tr *t, unsigned flags, unsigned size)
+{
+	struct bt *bt = t->bt;
+	uint32_t s = bt->nsites;
+
+	if (s == BT_MAX_SITES || t->npending == nitems(t->pending_next)) {
+		t->overflow = true;
+		return 0;
+	}
+	bt->nsites++;
+	bt->site[s] = (struct bt_site){
+		.start = t->insn_start,
+		.block = t->block,
+		.off = t->insn_off[t->i],
+		.len = t->i < t->n ? t->insn[t->i].len : 0,
+		.flags = (uint8_t)(flags | (t->slot ? SITE_SLOT : 0)),
+		.size = (uint8_t)size,
+	};
+	t->pending_next[t->npending++] = s;
+	return s;
+}
+
+void tr_get(struct tr *t, unsigned dst, unsigned guest)
+{
+	if (tr_displaced(guest))
+		emit_load(&t->e, dst, EMEM(RSP, tr_slot(guest)));
+	else if (tr_host(guest) != dst)
+		emit_mov(&t->e, dst, tr_host(guest));
+}
+
+void tr_put(struct tr *t, unsigned guest, unsigned src)
+{
+	if (tr_displaced(guest))
+		emit_store(&t->e, EMEM(RSP, tr_slot(guest)), src);
+	else if (tr_host(guest) != src)
+		emit_mov(&t->e, tr_host(guest), src);
+}
+
+void tr_page_address(struct tr *t, unsigned dst, int64_t off)
+{
+	emit_load(&t->e, dst, EMEM(RSP, H_PB));
+	if (off)
+		emit_lea(&t->e, dst, EMEM(dst, (int32_t)off));
+}
+
+/* A register of the address in a host register; displaced ones are loaded into `scratch`. */
+static unsigned address_reg(struct tr *t, unsigned guest, unsigned scratch)
+{
+	if (guest == INSN_NO_REG)
+		return NOREG;
+	if (!tr_displaced(guest))
+		return tr_host(guest);
+	emit_load(&t->e, scratch, EMEM(RSP, tr_slot(guest)));
+	return scratch;
+}
+
+bool tr_address(struct tr *t)
+{
+	const struct insn *in = tr_insn(t);
+	int64_t disp = in->mem.disp;
+	unsigned base, index;
+
+	if (in->rip_relative) {
+		disp += t->insn_off[t->i] + in->len;
+		if (disp != (int32_t)disp || in->addrsize != 8)
+			return false;
+		tr_page_address(t, R13, disp);
+	} else if (in->mem.base == INSN_NO_REG && in->mem.index == INSN_NO_REG) {
+		emit_mov_imm(&t->e, R13, in->addrsize == 4 ? (uint32_t)disp : (uint64_t)disp);
+	} else {
+		struct emem m;
+
+		if (disp != (int32_t)disp)
+			return false;
+		base = address_reg(t, in->mem.base, R13);
+		index = address_reg(t, in->mem.index, R14);
+		m = EMEMX((uint8_t)base, (uint8_t)index, in->mem.scale, (int32_t)disp);
+		if (in->addrsize == 4)
+			emit_lea32(&t->e, R13, m);
+		else if (index == NOREG && disp == 0)
+			base == R13 ? (void)0 : emit_mov(&t->e, R13, base);
+		else
+			emit_lea(&t->e, R13, m);
+	}
+	if (in->mem.seg == FS || in->mem.seg == GS) {
+		emit_load(&t->e, R14, EMEM(RSP, (int32_t)offsetof(struct vcpu, seg[in->mem.seg].base)));
+		emit_lea(&t->e, R13, EMEMX(R13, R14, 1, 0));
+	}
+	return in->addrsize != 2;
+}
+
+void tr_lookup(struct tr *t, bool write, unsigned size)
+{
+	struct tr_cold_access *c = &t->cold[t->ncold];
+	unsigned mask = size <= 1 ? 0 : size <= 2 ? 1 : size <= 4 ? 3 : size <= 8 ? 7 : size <= 16 ? 15 : 31;
+
+	if (t->ncold == TR_MAX_COLD) {
+		t->overflow = true;
+		return;
+	}
+	if (!t->slot && (t->live_before[t->i] & FL_ARITH))
+		tr_flags_to_slot(t);
+	t->ncold++;
+	c->site = tr_site(t, write ? SITE_WRITE : 0, size);
+	c->size = (uint8_t)size;
+	c->misaligned = NULL;
+	if (mask) {
+		emit_test_imm8(&t->e, R13, (uint8_t)mask);
+		c->misaligned = emit_jcc(&t->e, CC_NE, emit_here(&t->e));
+	}
+	c->back = emit_here(&t->e);
+	emit_pext(&t->e, R14, R13, EMEM(RSP, H_MASK));
+	emit_load(&t->e, R14,
+		  (struct emem){.base = NOREG, .index = R14, .scale = 8, .seg = write ? 0x64 : 0x65, .disp = 0});
+	emit_op_reg(&t->e, true, 0x85, R14, R14); /* test r14, r14 */
+	c->absent = emit_jcc(&t->e, CC_E, emit_here(&t->e));
+}

@@ -1,0 +1,440 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Which instructions are translated, and the ones that need more than re-encoding: stack, control transfer, LEA, RDTSC,
+ * interrupt-flag instructions. Everything not listed in `computes` or handled here goes to the interpreter.
+ */
+#include <Zydis/Zydis.h>
+
+#include "engine/bt/tr.h"
+
+#define M(x) ZYDIS_MNEMONIC_##x
+
+/* Integer instructions that only compute on registers and one memory operand: re-encoded as they are. */
+static bool computes(const struct insn *in)
+{
+	switch (in->mnemonic) {
+	case M(ADD): case M(ADC): case M(SUB): case M(SBB): case M(CMP): case M(AND): case M(OR): case M(XOR):
+	case M(TEST): case M(INC): case M(DEC): case M(NEG): case M(NOT):
+	case M(SHL): case M(SHR): case M(SAR): case M(ROL): case M(ROR): case M(RCL): case M(RCR): case M(SHLD): case M(SHRD):
+	case M(MUL): case M(IMUL): case M(DIV): case M(IDIV):
+	case M(BSF): case M(BSR): case M(TZCNT): case M(LZCNT): case M(POPCNT):
+	case M(ANDN): case M(BEXTR): case M(BLSI): case M(BLSMSK): case M(BLSR): case M(BZHI): case M(MULX): case M(PDEP):
+	case M(PEXT): case M(RORX): case M(SARX): case M(SHLX): case M(SHRX): case M(ADCX): case M(ADOX):
+	case M(MOVBE): case M(BSWAP): case M(CRC32): case M(CMPXCHG): case M(CMPXCHG8B): case M(CMPXCHG16B):
+	case M(XADD): case M(XCHG): case M(CBW): case M(CWDE): case M(CDQE): case M(CWD): case M(CDQ): case M(CQO):
+	case M(LAHF): case M(SAHF): case M(CLC): case M(STC): case M(CMC): case M(CLD): case M(STD):
+	case M(MOVSX): case M(MOVSXD): case M(MOVZX): case M(MOVNTI): case M(LFENCE): case M(SFENCE): case M(MFENCE):
+	case M(PAUSE):
+		return true;
+	case M(BT): case M(BTS): case M(BTR): case M(BTC):
+		/* With a register offset the memory operand is a bit string of any length. */
+		return in->op[0].kind != OPND_MEM || in->op[1].kind == OPND_IMM;
+	case M(MOV):
+		for (unsigned i = 0; i < in->nops; i++)
+			if (in->op[i].kind != OPND_GPR && in->op[i].kind != OPND_MEM && in->op[i].kind != OPND_IMM)
+				return false;
+		return in->has_modrm || in->op[0].kind == OPND_GPR ? in->opcode < 0xa0 || in->opcode > 0xa3 : false;
+	default:
+		return in->category == ZYDIS_CATEGORY_SETCC || in->category == ZYDIS_CATEGORY_CMOV;
+	}
+}
+
+/* Vector and x87 instructions the host may execute in place. */
+static bool vector_computes(const struct bt *bt, const struct insn *in)
+{
+	if (!bt->fpu_ok || in->has_vsib)
+		return false;
+	switch (in->mnemonic) {
+	case M(MASKMOVDQU): case M(VMASKMOVDQU): case M(MASKMOVQ): case M(FNSTENV): case M(FLDENV): case M(FNSAVE):
+	case M(FRSTOR): case M(FXSAVE): case M(FXRSTOR):
+		return false;
+	default:
+		return true;
+	}
+}
+
+static bool is_nop(const struct insn *in)
+{
+	switch (in->mnemonic) {
+	case M(NOP): case M(PREFETCHNTA): case M(PREFETCHT0): case M(PREFETCHT1): case M(PREFETCHT2): case M(PREFETCHW):
+	case M(PREFETCH):
+		return true;
+	default:
+		return false;
+	}
+}
+
+static bool is_stack(const struct insn *in)
+{
+	const struct insn_operand *o = &in->op[0];
+
+	if (in->mnemonic == M(LEAVE))
+		return in->opsize == 8;
+	if (in->mnemonic == M(PUSH))
+		return in->stacksize == 8 && in->opsize == 8 &&
+		       (o->kind == OPND_GPR || o->kind == OPND_IMM || o->kind == OPND_MEM);
+	if (in->mnemonic == M(POP))
+		return in->opsize == 8 && o->kind == OPND_GPR && o->reg != RSP;
+	return false;
+}
+
+static bool is_flow(const struct insn *in)
+{
+	switch (in->mnemonic) {
+	case M(JMP): case M(CALL):
+		if (in->op[0].kind == OPND_REL)
+			return in->opsize != 2;
+		return in->opsize == 8 && (in->op[0].kind == OPND_GPR || (in->op[0].kind == OPND_MEM && in->op[0].size == 8));
+	case M(RET):
+		return in->opsize == 8 && (in->opcode == 0xc3 || in->opcode == 0xc2);
+	case M(JCXZ): case M(JECXZ): case M(JRCXZ): case M(LOOP): case M(LOOPE): case M(LOOPNE):
+		return false;
+	default:
+		return in->category == ZYDIS_CATEGORY_COND_BR;
+	}
+}
+
+/* Handled inline for their frequency, in supervisor mode only. */
+static bool is_inline_system(const struct bt *bt, const struct insn *in)
+{
+	switch (in->mnemonic) {
+	case M(RDTSC):
+		return !bt->tsd && !bt->single;
+	default:
+		return false;
+	}
+}
+
+enum tr_class tr_classify(const struct bt *bt, const struct insn *in)
+{
+	if (in->kind != INSN_INT)
+		return vector_computes(bt, in) ? TR_COMPUTE : TR_INTERP;
+	if (is_nop(in) || computes(in))
+		return TR_COMPUTE;
+	if (is_stack(in) || is_flow(in) || in->mnemonic == M(LEA) || is_inline_system(bt, in))
+		return TR_FLOW;
+	if (in->category == ZYDIS_CATEGORY_STRINGOP || in->mnemonic == M(MOV) || in->mnemonic == M(CPUID) ||
+	    in->mnemonic == M(POP) || in->mnemonic == M(PUSH)) {
+		for (unsigned i = 0; i < in->nops; i++)
+			if (in->op[i].kind == OPND_CR || in->op[i].kind == OPND_DR || in->op[i].kind == OPND_SEG)
+				return TR_INTERP_END;
+		return TR_INTERP;
+	}
+	return TR_INTERP_END;
+}
+
+uint16_t tr_flags_killed(const struct insn *in)
+{
+	switch (in->mnemonic) {
+	case M(SHL): case M(SHR): case M(SAR): case M(ROL): case M(ROR): case M(RCL): case M(RCR): case M(SHLD): case M(SHRD):
+		/* A count of zero writes no flag; rotates keep the others, and OF is only defined for a count of 1. */
+		for (unsigned i = 1; i < in->nops; i++)
+			if (in->op[i].kind == OPND_IMM && (in->imm[in->op[i].reg] & (in->opsize == 8 ? 63 : 31)))
+				return in->flags_write & FL_ARITH;
+		return 0;
+	case M(PUSHFQ): case M(CMPXCHG8B): case M(CMPXCHG16B):
+		return in->mnemonic == M(PUSHFQ) ? 0 : FL_ZF;
+	default:
+		break;
+	}
+	if (in->category == ZYDIS_CATEGORY_STRINGOP)
+		return 0;
+	return in->flags_write & FL_ARITH;
+}
+
+uint16_t tr_flags_used(const struct bt *bt, const struct insn *in)
+{
+	enum tr_class c = tr_classify(bt, in);
+
+	if (c == TR_INTERP || c == TR_INTERP_END)
+		return FL_ARITH;
+	if (c == TR_FLOW && in->mnemonic != M(LEA) && !is_stack(in) && in->mnemonic != M(RDTSC))
+		return FL_ARITH; /* leaves the block */
+	if (in->mnemonic == M(DIV) || in->mnemonic == M(IDIV))
+		return 0;
+	return in->flags_read & FL_ARITH;
+}
+
+/* --- stack ----------------------------------------------------------------------------------------------------- */
+
+/* Stores `src` (or the immediate) at [rsp-8] and moves the guest's stack pointer. */
+static void push_reg(struct tr *t, unsigned guest)
+{
+	emit_lea(&t->e, R13, EMEM(R15, -8));
+	tr_lookup(t, true, 8);
+	if (tr_displaced(guest)) {
+		emit_lea(&t->e, R13, EMEMX(R13, R14, 1, 0));
+		tr_get(t, R14, guest);
+		emit_store(&t->e, EMEM(R13, 0), R14);
+	} else {
+		emit_store(&t->e, EMEMX(R13, R14, 1, 0), tr_host(guest));
+	}
+	emit_lea(&t->e, R15, EMEM(R15, -8));
+}
+
+static void push_imm(struct tr *t, int32_t imm)
+{
+	emit_lea(&t->e, R13, EMEM(R15, -8));
+	tr_lookup(t, true, 8);
+	emit_op_mem(&t->e, true, 0xc7, 0, EMEMX(R13, R14, 1, 0));
+	emit_u32(&t->e, (uint32_t)imm);
+	emit_lea(&t->e, R15, EMEM(R15, -8));
+}
+
+/* Pushes what is in H_TMP1. */
+static void push_tmp1(struct tr *t)
+{
+	emit_lea(&t->e, R13, EMEM(R15, -8));
+	tr_lookup(t, true, 8);
+	emit_lea(&t->e, R13, EMEMX(R13, R14, 1, 0));
+	emit_load(&t->e, R14, EMEM(RSP, H_TMP1));
+	emit_store(&t->e, EMEM(R13, 0), R14);
+	emit_lea(&t->e, R15, EMEM(R15, -8));
+}
+
+static void push_return_address(struct tr *t)
+{
+	emit_lea(&t->e, R13, EMEM(R15, -8));
+	tr_lookup(t, true, 8);
+	emit_lea(&t->e, R13, EMEMX(R13, R14, 1, 0));
+	tr_page_address(t, R14, t->insn_off[t->i] + tr_insn(t)->len);
+	emit_store(&t->e, EMEM(R13, 0), R14);
+	emit_lea(&t->e, R15, EMEM(R15, -8));
+}
+
+static bool op_push(struct tr *t)
+{
+	const struct insn *in = tr_insn(t);
+
+	switch (in->op[0].kind) {
+	case OPND_GPR:
+		push_reg(t, in->op[0].reg);
+		return true;
+	case OPND_IMM:
+		push_imm(t, (int32_t)in->imm[0]);
+		return true;
+	default:
+		if (!tr_address(t))
+			return false;
+		tr_lookup(t, false, 8);
+		emit_load(&t->e, R13, EMEMX(R13, R14, 1, 0));
+		emit_store(&t->e, EMEM(RSP, H_TMP1), R13);
+		push_tmp1(t);
+		return true;
+	}
+}
+
+static bool op_pop(struct tr *t)
+{
+	unsigned guest = tr_insn(t)->op[0].reg;
+	unsigned dst = tr_displaced(guest) ? R13 : tr_host(guest);
+
+	emit_mov(&t->e, R13, R15);
+	tr_lookup(t, false, 8);
+	emit_load(&t->e, dst, EMEMX(R13, R14, 1, 0));
+	if (tr_displaced(guest))
+		tr_put(t, guest, R13);
+	emit_lea(&t->e, R15, EMEM(R15, 8));
+	return true;
+}
+
+static bool op_leave(struct tr *t)
+{
+	emit_mov(&t->e, R13, RBP);
+	tr_lookup(t, false, 8);
+	emit_load(&t->e, RBP, EMEMX(R13, R14, 1, 0));
+	emit_lea(&t->e, R15, EMEM(R13, 8));
+	return true;
+}
+
+/* --- control transfer ------------------------------------------------------------------------------------------ */
+
+/* Target of an indirect JMP/CALL to r13. */
+static bool indirect_target(struct tr *t)
+{
+	const struct insn *in = tr_insn(t);
+
+	if (in->op[0].kind == OPND_GPR) {
+		tr_get(t, R13, in->op[0].reg);
+		return true;
+	}
+	if (!tr_address(t))
+		return false;
+	tr_lookup(t, false, 8);
+	emit_load(&t->e, R13, EMEMX(R13, R14, 1, 0));
+	return true;
+}
+
+static int32_t branch_target(const struct tr *t)
+{
+	const struct insn *in = tr_insn(t);
+
+	return (int32_t)(t->insn_off[t->i] + in->len + (int32_t)in->imm[0]);
+}
+
+static bool op_jmp(struct tr *t)
+{
+	if (tr_insn(t)->op[0].kind == OPND_REL) {
+		tr_exit_direct(t, branch_target(t));
+		return true;
+	}
+	if (!indirect_target(t))
+		return false;
+	tr_exit_dispatch(t);
+	return true;
+}
+
+static bool op_call(struct tr *t)
+{
+	if (tr_insn(t)->op[0].kind == OPND_REL) {
+		push_return_address(t);
+		tr_exit_direct(t, branch_target(t));
+		return true;
+	}
+	if (!indirect_target(t))
+		return false;
+	emit_store(&t->e, EMEM(RSP, H_TMP1), R13);
+	push_return_address(t);
+	emit_load(&t->e, R13, EMEM(RSP, H_TMP1));
+	tr_exit_dispatch(t);
+	return true;
+}
+
+static bool op_ret(struct tr *t)
+{
+	const struct insn *in = tr_insn(t);
+	int32_t pop = in->opcode == 0xc2 ? (int32_t)(in->imm[0] & 0xffff) : 0;
+
+	emit_mov(&t->e, R13, R15);
+	tr_lookup(t, false, 8);
+	emit_load(&t->e, R13, EMEMX(R13, R14, 1, 0));
+	emit_lea(&t->e, R15, EMEM(R15, 8 + pop));
+	tr_exit_dispatch(t);
+	return true;
+}
+
+static bool op_jcc(struct tr *t)
+{
+	const struct insn *in = tr_insn(t);
+
+	if (t->slot)
+		tr_flags_to_host(t);
+	tr_jcc(t, in->opcode & 15, branch_target(t));
+	return true;
+}
+
+/* --- the rest ---------------------------------------------------------------------------------------------------- */
+
+/* No displaced register is involved: the instruction itself with at most RSP renamed. */
+static bool lea_in_place(const struct insn *in)
+{
+	return !in->rip_relative && in->addrsize == 8 && !tr_displaced(in->op[0].reg) &&
+	       (in->mem.base == INSN_NO_REG || !tr_displaced(in->mem.base)) &&
+	       (in->mem.index == INSN_NO_REG || !tr_displaced(in->mem.index)) &&
+	       (in->mem.base != INSN_NO_REG || in->mem.index != INSN_NO_REG);
+}
+
+static bool op_lea(struct tr *t)
+{
+	const struct insn *in = tr_insn(t);
+	unsigned guest = in->op[0].reg, dst = tr_displaced(guest) ? R13 : tr_host(guest);
+	struct insn *mutable = &t->insn[t->i];
+
+	mutable->mem.seg = DS; /* LEA ignores the segment */
+	if (lea_in_place(in)) {
+		struct tr_subst s = {-1, guest == RSP ? R15 : -1, -1, -1, NULL};
+		struct emem m = EMEMX(in->mem.base == RSP ? R15 : in->mem.base, in->mem.index, in->mem.scale,
+				      (int32_t)in->mem.disp);
+
+		s.mem = &m;
+		tr_reencode(t, in, &s);
+		return true;
+	}
+	if (!tr_address(t))
+		return false;
+	if (in->opsize == 2) {
+		if (tr_displaced(guest)) {
+			emit_byte(&t->e, 0x66);
+			emit_op_mem(&t->e, false, 0x89, R13, EMEM(RSP, tr_slot(guest)));
+		} else {
+			emit_byte(&t->e, 0x66);
+			emit_op_reg(&t->e, false, 0x89, R13, dst);
+		}
+		return true;
+	}
+	if (in->opsize == 4)
+		emit_op_reg(&t->e, false, 0x89, R13, dst); /* mov r32: clears the upper half */
+	else if (dst != R13)
+		emit_mov(&t->e, dst, R13);
+	if (tr_displaced(guest))
+		tr_put(t, guest, R13);
+	return true;
+}
+
+/* TSC + offset without touching flags: r13 = EDX:EAX, add with LEA, split again. */
+static bool op_rdtsc(struct tr *t)
+{
+	struct emit *e = &t->e;
+
+	emit_byte(e, 0x0f);
+	emit_byte(e, 0x31);
+	emit_rorx(e, R13, RDX, 32);
+	emit_lea(e, R13, EMEMX(R13, RAX, 1, 0));
+	emit_load(e, R14, EMEM(RSP, (int32_t)offsetof(struct vcpu, tsc_offset)));
+	emit_lea(e, R13, EMEMX(R13, R14, 1, 0));
+	emit_op_reg(e, false, 0x89, R13, RAX);
+	emit_rorx(e, RDX, R13, 32);
+	emit_op_reg(e, false, 0x89, RDX, RDX);
+	return true;
+}
+
+static bool emit_flow(struct tr *t)
+{
+	const struct insn *in = tr_insn(t);
+
+	switch (in->mnemonic) {
+	case M(PUSH): return op_push(t);
+	case M(POP): return op_pop(t);
+	case M(LEAVE): return op_leave(t);
+	case M(JMP): return op_jmp(t);
+	case M(CALL): return op_call(t);
+	case M(RET): return op_ret(t);
+	case M(LEA): return op_lea(t);
+	case M(RDTSC): return op_rdtsc(t);
+	default: return op_jcc(t);
+	}
+}
+
+static void emit_interp(struct tr *t, bool end)
+{
+	uint32_t s = tr_site(t, end ? SITE_END : 0, 0);
+
+	emit_store_imm32(&t->e, EMEM(RSP, H_SITE), s);
+	emit_jmp(&t->e, t->bt->code_x + t->bt->stub[BT_SVC_INTERP]);
+	t->slot = false; /* C returns with the flags in the host register */
+	if (end)
+		t->ended = true;
+}
+
+void tr_emit_insn(struct tr *t)
+{
+	const struct insn *in = tr_insn(t);
+	enum tr_class c = tr_classify(t->bt, in);
+	struct emit mark = t->e;
+	unsigned ncold = t->ncold;
+	bool ok = true, slot = t->slot;
+
+	if (c == TR_COMPUTE)
+		ok = is_nop(in) || tr_compute(t);
+	else if (c == TR_FLOW)
+		ok = emit_flow(t);
+	else
+		ok = false;
+	if (ok)
+		return;
+	/* Nothing before a refusal changes anything but scratch: take it back. */
+	t->e = mark;
+	t->ncold = ncold;
+	t->slot = slot;
+	emit_interp(t, c == TR_INTERP_END);
+}

@@ -1,0 +1,302 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Re-encoding: a guest instruction's own opcode and immediates with other registers and another memory operand.
+ *
+ * Kept: 66/F2/F3/LOCK prefixes, REX.W, VEX.W/L/pp/map, opcode, immediates. Dropped: segment overrides and the address-size
+ * prefix (the address has been computed). Encodings: SDM vol. 2A 2.1, 2.2.1 (REX), 2.3 (VEX).
+ */
+#include <Zydis/Zydis.h>
+
+#include "engine/bt/tr.h"
+
+static unsigned map_len(const struct insn *in)
+{
+	switch (in->map) {
+	case ZYDIS_OPCODE_MAP_DEFAULT: return 1;
+	case ZYDIS_OPCODE_MAP_0F: return 2;
+	default: return 3; /* 0F38, 0F3A */
+	}
+}
+
+static bool kept_prefix(uint8_t b)
+{
+	return b == 0x66 || b == 0xf2 || b == 0xf3 || b == 0xf0;
+}
+
+static unsigned pick(int subst, unsigned original)
+{
+	return subst >= 0 ? (unsigned)subst : original;
+}
+
+/* REX.RXB bits for the final registers. */
+static unsigned rxb(const struct tr_subst *s, unsigned reg, unsigned rm)
+{
+	unsigned bits = reg & 8 ? 4 : 0;
+
+	if (s->mem) {
+		bits |= s->mem->index != NOREG && (s->mem->index & 8) ? 2 : 0;
+		bits |= s->mem->base != NOREG && (s->mem->base & 8) ? 1 : 0;
+	} else {
+		bits |= rm & 8 ? 1 : 0;
+	}
+	return bits;
+}
+
+static void operand_bytes(struct emit *e, const struct insn *in, const struct tr_subst *s, unsigned reg, unsigned rm)
+{
+	if (in->has_modrm) {
+		if (s->mem)
+			emit_modrm_mem(e, reg, s->mem);
+		else
+			emit_modrm_reg(e, reg, rm);
+	}
+	if (in->imm_size)
+		emit_bytes(e, in->bytes + in->imm_off, in->imm_size);
+}
+
+static void reencode_legacy(struct emit *e, const struct insn *in, const struct tr_subst *s)
+{
+	unsigned n = map_len(in);
+	unsigned opc = (in->has_modrm ? in->modrm_off : in->len - in->imm_size) - n;
+	unsigned reg = pick(s->reg, (in->modrm >> 3 & 7) | (in->rex & 4 ? 8 : 0));
+	unsigned rm = pick(in->has_modrm ? s->rm : s->opcode,
+			   ((in->has_modrm ? in->modrm : in->bytes[opc + n - 1]) & 7) | (in->rex & 1 ? 8 : 0));
+	unsigned rex = rxb(s, in->has_modrm ? reg : 0, rm) | (in->rex & 8);
+
+	for (unsigned i = 0; i < opc; i++)
+		if (kept_prefix(in->bytes[i]))
+			emit_byte(e, in->bytes[i]);
+	if (!in->has_modrm && s->opcode < 0)
+		rex = in->rex & 0xf;
+	if (rex || in->has_rex)
+		emit_byte(e, 0x40 | rex);
+	emit_bytes(e, in->bytes + opc, n - 1);
+	if (!in->has_modrm && s->opcode >= 0)
+		emit_byte(e, (in->bytes[opc + n - 1] & ~7u) | (rm & 7));
+	else
+		emit_byte(e, in->bytes[opc + n - 1]);
+	operand_bytes(e, in, s, reg, rm);
+}
+
+static void reencode_vex(struct emit *e, const struct insn *in, const struct tr_subst *s)
+{
+	unsigned opc = in->has_modrm ? in->modrm_off - 1u : in->len - in->imm_size - 1u;
+	bool two = in->bytes[opc - 2] == 0xc5 && (opc < 3 || in->bytes[opc - 3] != 0xc4);
+	uint8_t b1 = two ? (in->bytes[opc - 1] & 0x80) | 0x61 : in->bytes[opc - 2];
+	uint8_t b2 = two ? in->bytes[opc - 1] & 0x7f : in->bytes[opc - 1];
+	unsigned reg = pick(s->reg, (in->modrm >> 3 & 7) | (b1 & 0x80 ? 0 : 8));
+	unsigned rm = pick(s->rm, (in->modrm & 7) | (b1 & 0x20 ? 0 : 8));
+	unsigned bits = in->has_modrm ? rxb(s, reg, rm) : 0;
+
+	if (s->vvvv >= 0)
+		b2 = (uint8_t)((b2 & ~0x78) | (~(unsigned)s->vvvv & 15) << 3);
+	emit_byte(e, 0xc4);
+	emit_byte(e, (~bits & 7) << 5 | (b1 & 0x1f));
+	emit_byte(e, b2);
+	emit_byte(e, in->bytes[opc]);
+	operand_bytes(e, in, s, reg, rm);
+}
+
+void tr_reencode(struct tr *t, const struct insn *in, const struct tr_subst *s)
+{
+	if (in->encoding == ZYDIS_INSTRUCTION_ENCODING_VEX)
+		reencode_vex(&t->e, in, s);
+	else
+		reencode_legacy(&t->e, in, s);
+}
+
+static int8_t *subst_field(struct tr_subst *s, uint8_t enc)
+{
+	switch (enc) {
+	case ENC_REG: return &s->reg;
+	case ENC_RM: return &s->rm;
+	case ENC_OPCODE: return &s->opcode;
+	case ENC_VVVV: return &s->vvvv;
+	default: return NULL;
+	}
+}
+
+/* A destination whose old value does not matter: skips the load of a displaced register. */
+static bool pure_write(const struct insn *in, const struct insn_operand *o)
+{
+	if (o->read || o->size < 4)
+		return false;
+	switch (in->mnemonic) {
+	case ZYDIS_MNEMONIC_MOV: case ZYDIS_MNEMONIC_MOVZX: case ZYDIS_MNEMONIC_MOVSX: case ZYDIS_MNEMONIC_MOVSXD:
+		return true;
+	default:
+		return false;
+	}
+}
+
+/* A displaced register in ModRM.rm can often stay in memory: the slot takes the register's place. Not where the memory form
+ * means something else (BT with a register offset, XCHG locks) or would not clear the upper half (32-bit destinations). */
+static bool use_slot_as_rm(const struct insn *in)
+{
+	const struct insn_operand *rm = NULL;
+
+	if (in->kind != INSN_INT)
+		return false;
+	for (unsigned i = 0; i < in->nops; i++) {
+		const struct insn_operand *o = &in->op[i];
+
+		if (o->kind != OPND_GPR)
+			continue;
+		if (o->enc == ENC_RM)
+			rm = o;
+		else if (o->enc != ENC_NONE && tr_displaced(o->reg))
+			return false;
+	}
+	if (!rm || !tr_displaced(rm->reg) || (rm->write && rm->size != 8))
+		return false;
+	switch (in->mnemonic) {
+	case ZYDIS_MNEMONIC_BT: case ZYDIS_MNEMONIC_BTS: case ZYDIS_MNEMONIC_BTR: case ZYDIS_MNEMONIC_BTC:
+	case ZYDIS_MNEMONIC_XCHG:
+		return false;
+	default:
+		return true;
+	}
+}
+
+struct scratch {
+	uint8_t host, guest;
+	bool load, store;
+};
+
+/* Gives each displaced register operand a scratch register. Returns how many, or -1 if there are too few. */
+static int assign_scratch(const struct insn *in, struct tr_subst *s, struct scratch *sc, const uint8_t *avail, int navail)
+{
+	int n = 0;
+
+	for (unsigned i = 0; i < in->nops; i++) {
+		const struct insn_operand *o = &in->op[i];
+		int8_t *field = o->kind == OPND_GPR ? subst_field(s, o->enc) : NULL;
+		int k = 0;
+
+		if (!field)
+			continue;
+		if (!tr_displaced(o->reg)) {
+			if (o->reg == RSP && !o->high8)
+				*field = R15;
+			continue;
+		}
+		while (k < n && sc[k].guest != o->reg)
+			k++;
+		if (k == n) {
+			if (n == navail)
+				return -1;
+			sc[n++] = (struct scratch){.host = avail[k], .guest = o->reg};
+		}
+		*field = (int8_t)sc[k].host;
+		sc[k].load |= !pure_write(in, o);
+		sc[k].store |= o->write;
+	}
+	return n;
+}
+
+static bool touches_high8(const struct insn *in)
+{
+	for (unsigned i = 0; i < in->nops; i++)
+		if (in->op[i].high8)
+			return true;
+	return false;
+}
+
+static const struct insn_operand *mem_operand(const struct insn *in)
+{
+	for (unsigned i = 0; i < in->nops; i++)
+		if (in->op[i].kind == OPND_MEM)
+			return &in->op[i];
+	return NULL;
+}
+
+static bool size_handled(unsigned n)
+{
+	return n == 1 || n == 2 || n == 4 || n == 8 || n == 10 || n == 16 || n == 32;
+}
+
+/* Flags the instruction itself needs must be in the host register when it executes. */
+static void flags_for_insn(struct tr *t, const struct insn *in)
+{
+	uint16_t writes = in->flags_write & FL_ARITH;
+	uint16_t kept = t->live_after[t->i] & ~tr_flags_killed(in) & FL_ARITH;
+
+	if (t->slot && ((in->flags_read & FL_ARITH) || (writes && kept)))
+		tr_flags_to_host(t);
+	else if (t->slot && writes)
+		t->slot = false; /* nothing of the old flags is needed any more */
+}
+
+static bool compute_mem(struct tr *t, const struct insn *in, const struct insn_operand *mo)
+{
+	static const uint8_t avail[] = {R14};
+	struct tr_subst s = {-1, -1, -1, -1, NULL};
+	struct scratch sc[2];
+	struct emem m = EMEMX(R13, R14, 1, 0);
+	int n = assign_scratch(in, &s, sc, avail, 1);
+
+	if (n < 0 || touches_high8(in) || !size_handled(mo->size) || !tr_address(t))
+		return false;
+	tr_lookup(t, mo->write, mo->size);
+	if (n) {
+		emit_lea(&t->e, R13, m);
+		m = EMEM(R13, 0);
+		if (sc[0].load)
+			emit_load(&t->e, R14, EMEM(RSP, tr_slot(sc[0].guest)));
+	}
+	flags_for_insn(t, in);
+	s.mem = &m;
+	tr_reencode(t, in, &s);
+	if (n && sc[0].store)
+		emit_store(&t->e, EMEM(RSP, tr_slot(sc[0].guest)), R14);
+	return true;
+}
+
+static bool compute_reg(struct tr *t, const struct insn *in)
+{
+	static const uint8_t avail[] = {R13, R14};
+	struct tr_subst s = {-1, -1, -1, -1, NULL};
+	struct scratch sc[2];
+	struct emem slot;
+	int n;
+
+	if (use_slot_as_rm(in)) {
+		for (unsigned i = 0; i < in->nops; i++) {
+			const struct insn_operand *o = &in->op[i];
+
+			if (o->enc == ENC_RM)
+				slot = EMEM(RSP, tr_slot(o->reg));
+			else if (o->kind == OPND_GPR && o->reg == RSP && subst_field(&s, o->enc))
+				*subst_field(&s, o->enc) = R15;
+		}
+		s.mem = &slot;
+		flags_for_insn(t, in);
+		tr_reencode(t, in, &s);
+		return true;
+	}
+	n = assign_scratch(in, &s, sc, avail, 2);
+	if (n < 0)
+		return false;
+	for (int k = 0; k < n; k++)
+		if (sc[k].load)
+			emit_load(&t->e, sc[k].host, EMEM(RSP, tr_slot(sc[k].guest)));
+	flags_for_insn(t, in);
+	tr_reencode(t, in, &s);
+	for (int k = 0; k < n; k++)
+		if (sc[k].store)
+			emit_store(&t->e, EMEM(RSP, tr_slot(sc[k].guest)), sc[k].host);
+	return true;
+}
+
+bool tr_compute(struct tr *t)
+{
+	const struct insn *in = tr_insn(t);
+	const struct insn_operand *mo = mem_operand(in);
+
+	if (mo)
+		return compute_mem(t, in, mo);
+	/* Host faults (#DE, SIMD and x87 exceptions) find the instruction through a site. */
+	if (in->kind != INSN_INT || in->mnemonic == ZYDIS_MNEMONIC_DIV || in->mnemonic == ZYDIS_MNEMONIC_IDIV)
+		tr_site(t, 0, 0);
+	return compute_reg(t, in);
+}

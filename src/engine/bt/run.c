@@ -1,0 +1,434 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The translator's run loop and what translated code asks of C (bt_service).
+ *
+ * Invariants
+ *  - On entry to bt_service() every general register is in v->gpr and sync_in() has put RIP and the flags into the vcpu, so cpu/ and
+ *    the interpreter see architectural state; on return sync_out() derives the hot slots from it again.
+ *  - Translated code is left (return 0) whenever something is due at an instruction boundary: an event, a shutdown, a mode the
+ *    translator does not handle. The run loop then decides.
+ *  - After a flush no code address from before it is used: services compare bt->generation.
+ */
+#include <errno.h>
+#include <stdlib.h>
+
+#include "engine/bt/bt.h"
+#include "engine/bt/probe.h"
+
+static_assert(offsetof(struct vcpu, gpr) == V_GPR, "layout.h");
+static_assert(offsetof(struct vcpu, rip) == V_RIP, "layout.h");
+static_assert(offsetof(struct vcpu, rflags) == V_RFLAGS, "layout.h");
+static_assert(offsetof(struct vcpu, event) == V_EVENT, "layout.h");
+
+static inline uint64_t *hot(struct vcpu *v, unsigned off) { return &v->hot[off / 8]; }
+
+enum bt_mode bt_mode_of(const struct vcpu *v)
+{
+	return v->cpl == 3 ? BT_U64 : BT_K64;
+}
+
+/* States the translator handles; everything else is interpreted. */
+static bool translatable(const struct vcpu *v)
+{
+	return v->mode == INSN_MODE_64 && (v->cpl == 0 || v->cpl == 3) && !v->inhibit_irq && !v->inhibit_db &&
+	       !cpu_debugging(v) && !cpu_align_check(v);
+}
+
+/* What translations assume of control registers; a change drops them. */
+static void check_facts(struct bt *bt)
+{
+	const struct vcpu *v = bt->v;
+	bool fpu_ok = !(v->cr0 & (CR0_TS | CR0_EM)) && (v->cr4 & CR4_OSFXSR) && (v->cr4 & CR4_OSXSAVE) &&
+		      (v->fpu.xcr0 & 7) == 7;
+	bool tsd = v->cr4 & CR4_TSD;
+
+	if (fpu_ok == bt->fpu_ok && tsd == bt->tsd)
+		return;
+	bt->fpu_ok = fpu_ok;
+	bt->tsd = tsd;
+	bt_flush(bt);
+}
+
+/* --- state ----------------------------------------------------------------------------------------------------- */
+
+static uint64_t slot_decode(uint64_t fl)
+{
+	return (fl >> 8 & (FL_SF | FL_ZF | FL_AF | FL_PF | FL_CF)) | (fl & 1 ? FL_OF : 0);
+}
+
+static uint64_t slot_encode(uint64_t rflags)
+{
+	return (rflags & 0xff) << 8 | (rflags & FL_OF ? 1 : 0);
+}
+
+static void sync_in(struct vcpu *v, uint64_t rip, bool slot)
+{
+	uint64_t host = *hot(v, H_HFLAGS);
+	uint64_t arith = slot ? slot_decode(*hot(v, H_FL)) : host & FL_ARITH;
+
+	v->rip = rip;
+	v->rflags = (v->rflags & ~(uint64_t)(FL_ARITH | FL_DF)) | arith | (host & FL_DF);
+}
+
+static void sync_out(struct bt *bt)
+{
+	struct vcpu *v = bt->v;
+	struct mmu_context *ctx = v->mmu.cur;
+	enum bt_mode mode = bt_mode_of(v);
+	uint64_t x = (uint64_t)(uintptr_t)(mode == BT_U64 ? ctx->x_user : ctx->x_super);
+
+	*hot(v, H_HFLAGS) = (v->rflags & (FL_ARITH | FL_DF)) | FL_FIXED | FL_IF;
+	*hot(v, H_FL) = slot_encode(v->rflags);
+	*hot(v, H_RTAB) = (uint64_t)(uintptr_t)ctx->r;
+	*hot(v, H_WTAB) = (uint64_t)(uintptr_t)ctx->w;
+	*hot(v, H_XB) = x;
+	*hot(v, H_MASK) = mode == BT_U64 ? 0x00007ffffffff000ull : 0x0000fffffffff000ull;
+	bt->xtab[mode][0] = x;
+	bt->xtab[mode][0x1ffff] = x;
+	v->rflags &= ~(uint64_t)FL_RF; /* no breakpoints are armed: an instruction will have completed */
+}
+
+static uint64_t resume(struct bt *bt, uint32_t host)
+{
+	vcpu_fpu_load(bt->v);
+	sync_out(bt);
+	return bt->code_x + host;
+}
+
+/* --- lookup ---------------------------------------------------------------------------------------------------- */
+
+/* The page that v->rip executes from, entered in the x table; 0 if it cannot be translated now. */
+static uint32_t lookup_page(struct bt *bt)
+{
+	struct vcpu *v = bt->v;
+	struct mmu_context *ctx = v->mmu.cur;
+	bool user = v->cpl == 3;
+	struct mmu_walk w;
+	uint32_t x, page;
+
+	if (!x86_canonical(v->rip))
+		return 0;
+	x = (user ? ctx->x_user : ctx->x_super)[mmu_vpn(v->rip)];
+	if (x)
+		return x / bt_etab_off(1);
+	if (mmu_walk(&v->mmu, v->rip, MMU_FETCH, user, &w) || !mem_frame(v->mem, w.gpa >> PAGE_SHIFT, false))
+		return 0;
+	page = bt_page_get(bt, w.gpa >> PAGE_SHIFT, bt_mode_of(v));
+	if (!page) {
+		bt_flush(bt);
+		page = bt_page_get(bt, w.gpa >> PAGE_SHIFT, bt_mode_of(v));
+	}
+	mmu_set_exec(&v->mmu, v->rip, user, bt_etab_off(page));
+	return page;
+}
+
+/* The block at v->rip, translated if need be; 0 if the interpreter must take this instruction. */
+static uint32_t lookup(struct bt *bt)
+{
+	unsigned off = bt->v->rip & PAGE_MASK;
+	uint32_t b = 0;
+
+	/* A second round after the cache was full and has been dropped. */
+	for (unsigned round = 0; round < 2 && !b; round++) {
+		uint32_t page = lookup_page(bt);
+
+		if (!page)
+			return 0;
+		b = bt_block_find(bt, page, off);
+		if (!b)
+			b = bt_translate(bt, page, off);
+		if (!b)
+			bt_flush(bt);
+	}
+	return b;
+}
+
+/* Continues at v->rip: code address, or 0 for the run loop. */
+static uint64_t dispatch(struct bt *bt)
+{
+	struct vcpu *v = bt->v;
+	uint32_t b;
+
+	if (__atomic_load_n(&v->event, __ATOMIC_RELAXED) || bt->single || !translatable(v))
+		return 0;
+#ifdef TORTURE_FLUSH
+	bt_flush(bt);
+#endif
+	check_facts(bt);
+	b = lookup(bt);
+	if (!b)
+		return 0;
+	bt_block_publish(bt, b);
+	*hot(v, H_RIP) = v->rip;
+	return resume(bt, bt->block[b].entry_ind);
+}
+
+/* --- services ----------------------------------------------------------------------------------------------------- */
+
+static uint64_t leave(struct bt *bt, enum exit_reason why)
+{
+	bt->leave = true;
+	bt->exit = why;
+	return 0;
+}
+
+/* Interprets the instruction of a site and goes on behind it if nothing speaks against it. */
+static uint64_t interpret(struct bt *bt, const struct bt_site *site)
+{
+	struct vcpu *v = bt->v;
+	struct bt_site s = *site;
+	uint64_t next = v->rip + s.len;
+	uint32_t generation = bt->generation;
+	enum bt_mode mode = bt_mode_of(v);
+	int r = interp_step(v);
+
+	if (r < 0)
+		return leave(bt, EXIT_SHUTDOWN);
+	if (r > 0 || __atomic_load_n(&v->event, __ATOMIC_RELAXED))
+		return 0;
+	if ((s.flags & SITE_END) || v->rip != next || generation != bt->generation || bt->block[s.block].dead ||
+	    mode != bt_mode_of(v) || !translatable(v))
+		return dispatch(bt);
+	return resume(bt, s.next);
+}
+
+/* A data access found no table entry, or crosses a page: fill the entry and retry, or interpret. */
+static uint64_t slow_access(struct bt *bt, const struct bt_site *site)
+{
+	struct vcpu *v = bt->v;
+	gva_t gva = *hot(v, H_A0);
+	bool write = site->flags & SITE_WRITE, user = v->cpl == 3;
+	struct mmu_target target;
+
+	if ((gva & PAGE_MASK) + site->size <= PAGE_SIZE && x86_canonical(gva) && !(user && gva >> 47) &&
+	    mmu_resolve(&v->mmu, gva, write, user, user, &target) == 0 &&
+	    (write ? v->mmu.cur->w : v->mmu.cur->r)[mmu_vpn(gva)]) {
+		bt->stats.slow_fill++;
+		return resume(bt, site->start);
+	}
+	bt->stats.slow_interp++;
+	return interpret(bt, site);
+}
+
+static uint64_t link_branch(struct bt *bt, uint32_t l)
+{
+	struct vcpu *v = bt->v;
+	uint32_t generation = bt->generation, b;
+	int32_t target = bt->link[l].target;
+
+	if (__atomic_load_n(&v->event, __ATOMIC_RELAXED) || bt->single)
+		return 0;
+	b = lookup(bt);
+	if (!b)
+		return 0;
+#ifndef TORTURE_NOCHAIN
+	if (generation == bt->generation)
+		bt_link_patch(bt, l, b, target < 0 || target >= (int32_t)PAGE_SIZE);
+#endif
+	(void)generation;
+	(void)target;
+	*hot(v, H_RIP) = v->rip;
+	return resume(bt, bt->block[b].entry_ind);
+}
+
+uint64_t bt_service(struct vcpu *v, unsigned reason)
+{
+	struct bt *bt = bt_of(v);
+	uint32_t arg = (uint32_t)*hot(v, H_SITE);
+	uint64_t page_base = *hot(v, H_PB);
+
+	switch (reason) {
+	case BT_SVC_MISS:
+		bt->stats.misses++;
+		sync_in(v, *hot(v, H_RIP), true);
+		return dispatch(bt);
+	case BT_SVC_SLOW:
+		sync_in(v, page_base + bt->site[arg].off, bt->site[arg].flags & SITE_SLOT);
+		return slow_access(bt, &bt->site[arg]);
+	case BT_SVC_INTERP:
+		bt->stats.interp++;
+		sync_in(v, page_base + bt->site[arg].off, bt->site[arg].flags & SITE_SLOT);
+		return interpret(bt, &bt->site[arg]);
+	case BT_SVC_LINK:
+		sync_in(v, page_base + (uint64_t)(int64_t)bt->link[arg].target, bt->link[arg].slot);
+		return link_branch(bt, arg);
+	default:
+		bt->stats.events++;
+		sync_in(v, page_base + bt->block[arg].off, reason == BT_SVC_EVENT_SLOT);
+		return 0;
+	}
+}
+
+/* --- run loop ------------------------------------------------------------------------------------------------------ */
+
+/* What is due at an instruction boundary. True to leave with *why. */
+bool bt_events(struct bt *bt, enum exit_reason *why)
+{
+	struct vcpu *v = bt->v;
+	uint32_t ev = __atomic_load_n(&v->event, __ATOMIC_ACQUIRE);
+	int r;
+
+	if (ev & VCPU_EV_STOP) {
+		*why = EXIT_STOP;
+		return true;
+	}
+	if (ev & VCPU_EV_CODE) {
+		__atomic_fetch_and(&v->event, ~(uint32_t)VCPU_EV_CODE, __ATOMIC_ACQ_REL);
+		bt_flush(bt);
+	}
+	if (!(ev & (VCPU_EV_IRQ | VCPU_EV_NMI)) || v->inhibit_irq || v->inhibit_db)
+		return false;
+	r = cpu_take_interrupt(v);
+	if (r > 0)
+		v->halted = false;
+	*why = EXIT_SHUTDOWN;
+	return r < 0;
+}
+
+uint32_t bt_block_here(struct bt *bt)
+{
+	if (!translatable(bt->v))
+		return 0;
+	check_facts(bt);
+	return lookup(bt);
+}
+
+void bt_run_block(struct bt *bt, uint32_t block)
+{
+	*hot(bt->v, H_RIP) = bt->v->rip;
+	bt_enter(bt->v, resume(bt, bt->block[block].entry_ind));
+}
+
+static enum exit_reason bt_loop(struct bt *bt)
+{
+	struct vcpu *v = bt->v;
+	enum exit_reason why;
+	uint64_t code;
+	int r;
+
+	bt->leave = false;
+	for (;;) {
+		if (__atomic_load_n(&v->event, __ATOMIC_RELAXED) && bt_events(bt, &why))
+			return why;
+		if (v->halted)
+			return EXIT_HLT;
+		code = dispatch(bt);
+		if (code) {
+			bt_enter(v, code);
+			if (bt->leave)
+				return bt->exit;
+			continue;
+		}
+		/* Not translatable here and now, or an event came: one instruction, then look again. */
+		r = interp_step(v);
+		if (r < 0)
+			return EXIT_SHUTDOWN;
+	}
+}
+
+static enum exit_reason bt_run(struct vcpu *v)
+{
+	enum exit_reason why = bt_loop(bt_of(v));
+
+	vcpu_fpu_park(v);
+	return why;
+}
+
+static void code_foreign(void *opaque)
+{
+	struct bt *bt = opaque;
+
+	vcpu_post(bt->v, VCPU_EV_CODE);
+}
+
+static const struct mem_code_ops code_ops = {.write = bt_code_write, .foreign = code_foreign};
+
+static void bt_destroy(struct vcpu *v)
+{
+	struct bt *bt = bt_of(v);
+
+	mem_set_code_ops(v->mem, NULL, NULL);
+	bt_cache_destroy(bt);
+	free(bt);
+	engine_slots(v)->bt = NULL;
+	engine_interp.destroy(v);
+	engine_detach(v);
+}
+
+static int bt_create(struct vcpu *v)
+{
+	struct bt *bt;
+	int r = engine_attach(v);
+
+	if (r)
+		return r;
+	r = engine_interp.create(v);
+	if (r)
+		goto err_attach;
+	r = -ENOMEM;
+	bt = calloc(1, sizeof(*bt));
+	if (!bt)
+		goto err_interp;
+	bt->v = v;
+	engine_slots(v)->bt = bt;
+	r = bt_cache_create(bt);
+	if (!r)
+		r = bt_signal_setup();
+	if (!r)
+		r = mem_set_code_ops(v->mem, &code_ops, bt);
+	if (r)
+		goto err_bt;
+	*hot(v, H_XMASK) = 0x0000fffffffff000ull;
+	*hot(v, H_OMASK) = PAGE_MASK;
+	*hot(v, H_HIMASK) = 0xffff800000000000ull;
+	return 0;
+err_bt:
+	bt_cache_destroy(bt);
+	free(bt);
+	engine_slots(v)->bt = NULL;
+err_interp:
+	engine_interp.destroy(v);
+err_attach:
+	engine_detach(v);
+	return r;
+}
+
+static void bt_reset(struct vcpu *v)
+{
+	*hot(v, H_XMASK) = 0x0000fffffffff000ull;
+	*hot(v, H_OMASK) = PAGE_MASK;
+	*hot(v, H_HIMASK) = 0xffff800000000000ull;
+	bt_flush(bt_of(v));
+	if (engine_interp.reset)
+		engine_interp.reset(v);
+}
+
+static void bt_stats(struct vcpu *v, void (*emit)(void *o, const char *name, uint64_t val), void *o)
+{
+	const struct bt *bt = bt_of(v);
+
+	emit(o, "bt_translated_instructions", bt->stats.translated);
+	emit(o, "bt_blocks", bt->stats.blocks);
+	emit(o, "bt_flushes", bt->stats.flushes);
+	emit(o, "bt_links", bt->stats.links);
+	emit(o, "bt_dispatch_misses", bt->stats.misses);
+	emit(o, "bt_slow_fills", bt->stats.slow_fill);
+	emit(o, "bt_slow_interpreted", bt->stats.slow_interp);
+	emit(o, "bt_interpreted", bt->stats.interp);
+	emit(o, "bt_events", bt->stats.events);
+	emit(o, "bt_host_signals", bt->stats.signals);
+	emit(o, "bt_code_writes", bt->stats.smc);
+	emit(o, "bt_code_bytes", bt->code_used);
+}
+
+const struct engine_ops engine_bt = {
+	.name = "bt",
+	.what = "binary translation: direct execution of translated blocks, flat shadow page tables",
+	.slowdown = "1.5-4 x",
+	.probe = bt_probe,
+	.create = bt_create,
+	.destroy = bt_destroy,
+	.run = bt_run,
+	.reset = bt_reset,
+	.stats = bt_stats,
+};

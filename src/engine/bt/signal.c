@@ -1,0 +1,72 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Host faults in translated code become guest exceptions: non-canonical and forbidden addresses (SIGSEGV), divide errors and
+ * unmasked SIMD or x87 exceptions (SIGFPE), misaligned vector operands (SIGSEGV).
+ *
+ * The handler decides nothing about the guest: it sends the thread to the stub that interprets the faulting instruction, whose
+ * registers are still as before it, and the interpreter raises what the manual says. A fault in the dispatch sequence (a branch to a
+ * non-canonical address reads the guard) goes to the miss stub.
+ *
+ * The handler runs with FS = write table: no thread-local storage, no libc calls. Translated code is the only code below 2 GiB
+ * (cache.c), and there RSP is the vcpu. Any other fault is ours: default action.
+ */
+#include <errno.h>
+#include <signal.h>
+#include <ucontext.h>
+
+#include "engine/bt/bt.h"
+
+static bool in_guard(const struct bt *bt, const siginfo_t *si)
+{
+	uintptr_t a = (uintptr_t)si->si_addr, g = (uintptr_t)bt->guard;
+
+	return si->si_signo == SIGSEGV && a >= g && a < g + (1ull << 38);
+}
+
+static bool redirect(const siginfo_t *si, greg_t *regs)
+{
+	uintptr_t pc = (uintptr_t)regs[REG_RIP];
+	struct vcpu *v;
+	struct bt *bt;
+	uint32_t site;
+
+	if (pc >= 0x80000000u)
+		return false;
+	v = (struct vcpu *)regs[REG_RSP];
+	bt = bt_of(v);
+	if (pc < bt->code_x || pc >= bt->code_x + BT_CODE_SIZE)
+		return false;
+	bt->stats.signals++;
+	if (in_guard(bt, si)) {
+		regs[REG_RIP] = (greg_t)(bt->code_x + bt->stub[BT_SVC_MISS]);
+		return true;
+	}
+	site = bt_site_find(bt, (uint32_t)(pc - bt->code_x));
+	if (!site)
+		return false;
+	v->hot[H_SITE / 8] = site;
+	regs[REG_RIP] = (greg_t)(bt->code_x + bt->stub[BT_SVC_INTERP]);
+	return true;
+}
+
+static void on_fault(int sig, siginfo_t *si, void *ctx)
+{
+	ucontext_t *uc = ctx;
+
+	if (!redirect(si, uc->uc_mcontext.gregs)) {
+		static const struct sigaction dfl = {.sa_handler = SIG_DFL};
+
+		sigaction(sig, &dfl, NULL); /* the instruction faults again, fatally */
+	}
+}
+
+int bt_signal_setup(void)
+{
+	static const int sigs[] = {SIGSEGV, SIGFPE, SIGBUS};
+	struct sigaction sa = {.sa_sigaction = on_fault, .sa_flags = SA_SIGINFO | SA_NODEFER};
+
+	for (unsigned i = 0; i < nitems(sigs); i++)
+		if (sigaction(sigs[i], &sa, NULL) < 0)
+			return -errno;
+	return 0;
+}

@@ -1,0 +1,96 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The translation of one block in progress: shared by translate.c (blocks), operand.c (memory and registers), reencode.c
+ * and ops.c (instructions). Lives on the stack of bt_translate().
+ *
+ * Flags: `slot` says where the guest's arithmetic flags are at this point of the code: in the host register, or in the flag
+ * slot because a check has clobbered the register. While nothing later reads them (live_before == 0) neither holds them.
+ */
+#ifndef ENGINE_BT_TR_H
+#define ENGINE_BT_TR_H
+
+#include "engine/bt/bt.h"
+
+#define TR_MAX_COLD (BT_BLOCK_INSNS * 4)
+
+/* Out-of-line code of a lookup: the crossing check and the call of the slow path. Patches are rel32 addresses or NULL. */
+struct tr_cold_access {
+	uint8_t *misaligned, *absent;
+	uintptr_t back;
+	uint32_t site;
+	uint8_t size;
+};
+struct tr_cold_link {
+	uint8_t *jump;
+	uint32_t link;
+};
+
+struct tr {
+	struct bt *bt;
+	struct emit e;
+	uint32_t block;
+	enum bt_mode mode;
+	unsigned n, i;                       /* instructions decoded; the one being emitted */
+	bool open;                           /* the block falls through to insn_off[n] */
+	bool crossing;                       /* the instruction there crosses the page or cannot be decoded */
+	bool slot;
+	bool ended;                          /* an emitted instruction left the block unconditionally */
+	uint32_t insn_start;                 /* host offset of the current instruction */
+	uint32_t pending_next[8];            /* sites whose `next` is the end of the current instruction */
+	unsigned npending;
+	unsigned ncold, nlinks;
+	struct tr_cold_access cold[TR_MAX_COLD];
+	struct tr_cold_link cold_link[BT_BLOCK_INSNS + 2];
+	uint16_t live_after[BT_BLOCK_INSNS]; /* arithmetic flags read after instruction i before being written */
+	uint16_t live_before[BT_BLOCK_INSNS];
+	uint16_t insn_off[BT_BLOCK_INSNS + 1];
+	struct insn insn[BT_BLOCK_INSNS];
+	bool overflow;                       /* sites or links ran out */
+};
+
+static inline const struct insn *tr_insn(const struct tr *t) { return &t->insn[t->i]; }
+static inline uint32_t tr_here(const struct tr *t) { return (uint32_t)(t->e.w - t->bt->code_w); }
+static inline bool tr_displaced(unsigned guest) { return guest >= R13; }
+static inline int32_t tr_slot(unsigned guest) { return guest == R13 ? H_R13 : guest == R14 ? H_R14 : H_R15; }
+/* Host register of a guest register that is not displaced. */
+static inline unsigned tr_host(unsigned guest) { return guest == RSP ? R15 : guest; }
+
+/* operand.c */
+/* r13 = linear address of the current instruction's memory operand; may use r14. False if the form is not handled. */
+bool tr_address(struct tr *t);
+/* r14 = table entry for r13; [r13+r14] is then the host operand. Saves live flags first if needed. */
+void tr_lookup(struct tr *t, bool write, unsigned size);
+/* Guest register to host register `dst` / from `src`. */
+void tr_get(struct tr *t, unsigned dst, unsigned guest);
+void tr_put(struct tr *t, unsigned guest, unsigned src);
+/* Guest address `page base + off` to host register. */
+void tr_page_address(struct tr *t, unsigned dst, int64_t off);
+uint32_t tr_site(struct tr *t, unsigned flags, unsigned size);
+
+/* reencode.c: the current instruction with other registers and memory operand; -1 / NULL = as it is. */
+struct tr_subst {
+	int8_t rm, reg, opcode, vvvv;
+	const struct emem *mem;
+};
+void tr_reencode(struct tr *t, const struct insn *in, const struct tr_subst *s);
+/* Emits an instruction that only computes: registers, at most one memory operand. False if the form is not handled. */
+bool tr_compute(struct tr *t);
+
+/* ops.c */
+/* How an instruction is translated. */
+enum tr_class { TR_INTERP, TR_INTERP_END, TR_COMPUTE, TR_FLOW };
+enum tr_class tr_classify(const struct bt *bt, const struct insn *in);
+void tr_emit_insn(struct tr *t);
+/* True if every arithmetic flag in flags_write is written whatever the operands (a shift by CL may write none). */
+uint16_t tr_flags_killed(const struct insn *in);
+uint16_t tr_flags_used(const struct bt *bt, const struct insn *in);
+
+/* translate.c: exits */
+void tr_exit_direct(struct tr *t, int32_t target);   /* target relative to the page base */
+void tr_exit_dispatch(struct tr *t);                 /* target address in r13 */
+void tr_jcc(struct tr *t, enum cond cc, int32_t target);
+void tr_exit_interp(struct tr *t);                   /* interpret the instruction at the current offset, re-dispatch */
+void tr_flags_to_slot(struct tr *t);
+void tr_flags_to_host(struct tr *t);
+
+#endif

@@ -1,0 +1,302 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * One block: decode to the first unconditional branch (or the page's end), find where flags are dead, emit entries, body,
+ * exits and out-of-line code.
+ *
+ * Layout of a block's host code:
+ *
+ *     ind:    page base = H_RIP - offset            entered by dispatch
+ *     chk:    v->event != 0 ? -> C                  entered by backward and cross-page branches
+ *     plain:  body ...                              entered by forward branches
+ *     cold:   crossing checks, calls of the slow path, unlinked exits
+ *
+ * A block whose first use of the arithmetic flags is a read (flags_in) tests the event word without touching them.
+ */
+#include <Zydis/Zydis.h>
+#include <errno.h>
+
+#include "engine/bt/tr.h"
+
+static void emit_stub_call(struct tr *t, uint32_t arg, unsigned svc)
+{
+	emit_store_imm32(&t->e, EMEM(RSP, H_SITE), arg);
+	emit_jmp(&t->e, t->bt->code_x + t->bt->stub[svc]);
+}
+
+void tr_flags_to_slot(struct tr *t)
+{
+	bt_emit_flags_save(&t->e);
+	t->slot = true;
+}
+
+void tr_flags_to_host(struct tr *t)
+{
+	bt_emit_flags_restore(&t->e);
+	t->slot = false;
+}
+
+static uint32_t new_link(struct tr *t, uint8_t *jump, int32_t target)
+{
+	struct bt *bt = t->bt;
+	uint32_t l = bt->nlinks;
+
+	if (l == BT_MAX_LINKS || t->nlinks == nitems(t->cold_link)) {
+		t->overflow = true;
+		return 0;
+	}
+	bt->nlinks++;
+	bt->link[l] = (struct bt_link){.patch = (uint32_t)(jump - bt->code_w),
+				       .target = target,
+				       .block = t->block,
+				       .slot = t->slot,
+				       .backward = target <= (int32_t)t->insn_off[t->i]};
+	t->cold_link[t->nlinks++] = (struct tr_cold_link){jump, l};
+	return l;
+}
+
+void tr_exit_direct(struct tr *t, int32_t target)
+{
+	new_link(t, emit_jmp(&t->e, emit_here(&t->e)), target);
+	t->ended = true;
+}
+
+void tr_jcc(struct tr *t, enum cond cc, int32_t target)
+{
+	new_link(t, emit_jcc(&t->e, cc, emit_here(&t->e)), target);
+}
+
+/* The flat dispatch: two loads, no compare, flags untouched (see docs/design/bt.md). */
+void tr_exit_dispatch(struct tr *t)
+{
+	struct emit *e = &t->e;
+	struct bt *bt = t->bt;
+
+	if (!t->slot)
+		tr_flags_to_slot(t);
+	emit_store(e, EMEM(RSP, H_RIP), R13);
+	if (bt->single) {
+		emit_jmp(e, bt->code_x + bt->stub[BT_SVC_MISS]);
+	} else {
+		emit_pext(e, R14, R13, EMEM(RSP, H_HIMASK));
+		emit_load(e, R14, EMEMX(NOREG, R14, 8, (int32_t)(uintptr_t)bt->xtab[t->mode]));
+		emit_pext(e, R13, R13, EMEM(RSP, H_XMASK));
+		emit_load32(e, R14, EMEMX(R14, R13, 4, 0));
+		emit_load(e, R13, EMEM(RSP, H_RIP));
+		emit_pext(e, R13, R13, EMEM(RSP, H_OMASK));
+		emit_load32(e, R14, EMEMX(R14, R13, 4, (int32_t)(uintptr_t)bt->etab));
+		emit_lea(e, R14, EMEM(R14, (int32_t)bt->code_x));
+		emit_byte(e, 0x41); /* jmp r14 */
+		emit_byte(e, 0xff);
+		emit_byte(e, 0xe6);
+	}
+	t->ended = true;
+}
+
+void tr_exit_interp(struct tr *t)
+{
+	uint32_t s = tr_site(t, SITE_END, 0);
+
+	emit_stub_call(t, s, BT_SVC_INTERP);
+	t->ended = true;
+}
+
+/* --- decoding ------------------------------------------------------------------------------------------------ */
+
+static bool ends_block(const struct bt *bt, const struct insn *in)
+{
+	switch (tr_classify(bt, in)) {
+	case TR_INTERP_END:
+		return true;
+	case TR_FLOW:
+		return in->mnemonic == ZYDIS_MNEMONIC_JMP || in->mnemonic == ZYDIS_MNEMONIC_CALL ||
+		       in->mnemonic == ZYDIS_MNEMONIC_RET;
+	default:
+		return false;
+	}
+}
+
+static void decode_block(struct tr *t, const uint8_t *page, unsigned off)
+{
+	t->open = true;
+	while (t->n < BT_BLOCK_INSNS && off < PAGE_SIZE) {
+		unsigned avail = PAGE_SIZE - off < INSN_MAX_LEN ? (unsigned)(PAGE_SIZE - off) : INSN_MAX_LEN;
+		struct insn *in = &t->insn[t->n];
+
+		t->insn_off[t->n] = (uint16_t)off;
+		if (insn_decode(in, INSN_MODE_64, page + off, avail)) {
+			t->crossing = true;
+			return;
+		}
+		/* Lockstep compares pure blocks: interpreted instructions get one of their own. */
+		if (t->bt->single && t->n && tr_classify(t->bt, in) < TR_COMPUTE)
+			return;
+		t->n++;
+		off += in->len;
+		t->insn_off[t->n] = (uint16_t)off;
+		if (ends_block(t->bt, in)) {
+			t->open = false;
+			return;
+		}
+	}
+}
+
+/* Backwards: which arithmetic flags are read before being written. Everything is live where the block can be left with a
+ * guest-visible state of its own choosing: side exits, interpreted instructions, the end. */
+static void flag_liveness(struct tr *t)
+{
+	uint16_t live = FL_ARITH;
+
+	for (unsigned i = t->n; i-- > 0;) {
+		t->live_after[i] = live;
+		live = (uint16_t)((live & ~tr_flags_killed(&t->insn[i])) | tr_flags_used(t->bt, &t->insn[i]));
+		t->live_before[i] = live;
+	}
+}
+
+/* --- emission -------------------------------------------------------------------------------------------------- */
+
+static void emit_entries(struct tr *t, uint8_t **event_ind, uint8_t **event_chk)
+{
+	struct bt_block *b = &t->bt->block[t->block];
+	struct emit *e = &t->e;
+	struct emem event = EMEM(RSP, V_EVENT);
+
+	b->flags_in = t->n == 0 || (t->live_before[0] & FL_ARITH);
+	b->entry_ind = tr_here(t);
+	emit_load(e, R13, EMEM(RSP, H_RIP));
+	if (b->off)
+		emit_lea(e, R13, EMEM(R13, -(int32_t)b->off));
+	emit_store(e, EMEM(RSP, H_PB), R13);
+	if (!b->flags_in)
+		b->entry_chk = tr_here(t);
+	emit_op_mem(e, false, 0x83, 7, event); /* cmp dword [event], 0 */
+	emit_byte(e, 0);
+	*event_ind = emit_jcc(e, CC_NE, emit_here(e));
+	*event_chk = NULL;
+	if (b->flags_in) {
+		uint8_t *skip, *rel8;
+
+		bt_emit_flags_restore(e);
+		skip = emit_jmp(e, emit_here(e));
+		b->entry_chk = tr_here(t);
+		emit_store(e, EMEM(RSP, H_TMP0), RCX);
+		emit_load32(e, RCX, event);
+		emit_byte(e, 0xe3); /* jrcxz */
+		rel8 = e->w;
+		emit_byte(e, 0);
+		emit_load(e, RCX, EMEM(RSP, H_TMP0));
+		*event_chk = emit_jmp(e, emit_here(e));
+		if (!e->full)
+			*rel8 = (uint8_t)(e->w - rel8 - 1);
+		emit_load(e, RCX, EMEM(RSP, H_TMP0));
+		emit_patch(e, skip, emit_here(e));
+	}
+	b->entry_plain = tr_here(t);
+}
+
+static void emit_body(struct tr *t)
+{
+	for (t->i = 0; t->i < t->n && !t->ended && !t->overflow; t->i++) {
+		t->insn_start = tr_here(t);
+		t->npending = 0;
+		tr_emit_insn(t);
+		for (unsigned k = 0; k < t->npending; k++)
+			t->bt->site[t->pending_next[k]].next = tr_here(t);
+	}
+	if (t->ended || t->overflow)
+		return;
+	t->insn_start = tr_here(t);
+	t->npending = 0;
+	if (t->crossing)
+		tr_exit_interp(t);
+	else
+		tr_exit_direct(t, t->insn_off[t->n]);
+	for (unsigned k = 0; k < t->npending; k++)
+		t->bt->site[t->pending_next[k]].next = tr_here(t);
+}
+
+static void emit_cold_access(struct tr *t, const struct tr_cold_access *c)
+{
+	struct emit *e = &t->e;
+
+	if (c->misaligned) {
+		emit_patch(e, c->misaligned, emit_here(e));
+		emit_lea(e, R14, EMEM(R13, c->size - 1));
+		emit_op_reg(e, true, 0x31, R13, R14);  /* xor r14, r13 */
+		emit_byte(e, 0x41);                    /* test r14d, 1000h */
+		emit_byte(e, 0xf7);
+		emit_modrm_reg(e, 0, R14);
+		emit_u32(e, 0x1000);
+		emit_jcc(e, CC_E, c->back);
+	}
+	emit_patch(e, c->absent, emit_here(e));
+	emit_stub_call(t, c->site, BT_SVC_SLOW);
+}
+
+static void emit_cold(struct tr *t, uint8_t *event_ind, uint8_t *event_chk)
+{
+	struct emit *e = &t->e;
+	struct bt *bt = t->bt;
+
+	for (unsigned i = 0; i < t->ncold; i++)
+		emit_cold_access(t, &t->cold[i]);
+	for (unsigned i = 0; i < t->nlinks; i++) {
+		struct bt_link *l = &bt->link[t->cold_link[i].link];
+
+		emit_patch(e, t->cold_link[i].jump, emit_here(e));
+		l->stub = tr_here(t);
+		emit_stub_call(t, t->cold_link[i].link, BT_SVC_LINK);
+	}
+	emit_patch(e, event_ind, emit_here(e));
+	emit_stub_call(t, t->block, bt->block[t->block].flags_in ? BT_SVC_EVENT_SLOT : BT_SVC_EVENT_HOST);
+	if (event_chk) {
+		emit_patch(e, event_chk, emit_here(e));
+		emit_stub_call(t, t->block, BT_SVC_EVENT_HOST);
+	}
+}
+
+static bool room(const struct bt *bt)
+{
+	return bt->nblocks < BT_MAX_BLOCKS && BT_CODE_SIZE - bt->code_used >= BT_BLOCK_BYTES + 512;
+}
+
+uint32_t bt_translate(struct bt *bt, uint32_t page, unsigned off)
+{
+	struct tr t = {.bt = bt, .mode = bt->page[page].mode};
+	struct bt_block *b = &bt->block[bt->nblocks];
+	uint32_t sites = bt->nsites, links = bt->nlinks;
+	uint8_t *event_ind, *event_chk;
+	const uint8_t *code = mem_frame(bt->v->mem, bt->page[page].gfn, false);
+
+	if (!room(bt) || !code)
+		return 0;
+	vcpu_fpu_park(bt->v); /* Zydis */
+	/* Marked before it is read, so that no write slips in between unseen. */
+	mem_code_mark(bt->v->mem, bt->page[page].gfn);
+	t.e = bt_emit_at_end(bt);
+	t.e.end = t.e.w + BT_BLOCK_BYTES;
+	t.block = bt->nblocks;
+	*b = (struct bt_block){.page = page, .off = (uint16_t)off, .first_site = sites};
+	decode_block(&t, code, off);
+	flag_liveness(&t);
+	emit_entries(&t, &event_ind, &event_chk);
+	emit_body(&t);
+	if (!t.overflow && !t.e.full)
+		emit_cold(&t, event_ind, event_chk);
+	if (t.overflow || t.e.full) {
+		bt->nsites = sites;
+		bt->nlinks = links;
+		return 0;
+	}
+	b->end = t.crossing ? PAGE_SIZE : t.insn_off[t.n];
+	if (b->end <= b->off)
+		b->end = PAGE_SIZE;
+	b->ninsn = (uint16_t)t.n;
+	b->nsites = bt->nsites - sites;
+	b->host_end = tr_here(&t);
+	bt->code_used = (b->host_end + 15) & ~15u;
+	bt->stats.translated += t.n;
+	bt->stats.blocks++;
+	bt_block_add(bt, t.block);
+	return bt->nblocks++;
+}
