@@ -62,12 +62,13 @@ static int probe(void)
 	return 0;
 }
 
-/* The vCPU's thread begins by waiting for the filter to be in place. */
+/* The vCPU's thread begins by waiting for the filter to be in place; the filter waits for the thread to have begun, since libc
+ * makes calls of its own before the first line of ours. */
 struct start {
 	struct vm *vm;
 	pthread_mutex_t lock;
-	pthread_cond_t go_changed;
-	bool go;
+	pthread_cond_t changed;
+	bool begun, go;
 };
 
 static void *vcpu_thread(void *arg)
@@ -75,8 +76,10 @@ static void *vcpu_thread(void *arg)
 	struct start *s = arg;
 
 	pthread_mutex_lock(&s->lock);
+	s->begun = true;
+	pthread_cond_signal(&s->changed);
 	while (!s->go)
-		pthread_cond_wait(&s->go_changed, &s->lock);
+		pthread_cond_wait(&s->changed, &s->lock);
 	pthread_mutex_unlock(&s->lock);
 	return vm_vcpu_main(s->vm);
 }
@@ -96,12 +99,16 @@ static int start_thread(struct vm *vm, struct start *s)
 	pthread_sigmask(SIG_SETMASK, &all, &old);
 	ret = pthread_create(&vm->vcpu_thread, NULL, vcpu_thread, s);
 	pthread_sigmask(SIG_SETMASK, &old, NULL);
+	pthread_mutex_lock(&s->lock);
+	while (ret == 0 && !s->begun)
+		pthread_cond_wait(&s->changed, &s->lock);
+	pthread_mutex_unlock(&s->lock);
 	return ret;
 }
 
 static int run(struct vm *vm)
 {
-	struct start s = {.vm = vm, .lock = PTHREAD_MUTEX_INITIALIZER, .go_changed = PTHREAD_COND_INITIALIZER};
+	struct start s = {.vm = vm, .lock = PTHREAD_MUTEX_INITIALIZER, .changed = PTHREAD_COND_INITIALIZER};
 	int ret;
 
 	if (start_thread(vm, &s) != 0) {
@@ -119,7 +126,7 @@ static int run(struct vm *vm)
 		vm->sandbox |= SANDBOX_SECCOMP;
 	pthread_mutex_lock(&s.lock);
 	s.go = true;
-	pthread_cond_signal(&s.go_changed);
+	pthread_cond_signal(&s.changed);
 	pthread_mutex_unlock(&s.lock);
 	ret = vm_loop(vm);
 	console_close(&vm->console);
