@@ -12,6 +12,11 @@
 
 #define FLAT_BULK 2000u               /* from this many regions on the kernel empties tables faster than we do */
 
+/* The idle list is trimmed when it is this much longer than what is in use, so that emptying everything at once, which makes
+ * all of it idle, does not return pages that are about to be filled again. */
+#define IDLE_SLACK 256u
+#define IDLE_CAPACITY (MMU_MAX_REGIONS + IDLE_SLACK)
+
 static void *flat_reserve(uint64_t bytes)
 {
 	void *p = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
@@ -39,7 +44,7 @@ int mmu_context_init(struct mmu_context *c)
 	c->x_super = flat_reserve(FLAT_ENTRIES * sizeof(*c->x_super));
 	c->region = flat_reserve(FLAT_REGIONS * sizeof(*c->region));
 	c->touched = flat_reserve(MMU_MAX_REGIONS * sizeof(*c->touched));
-	c->idle = flat_reserve(FLAT_IDLE_MAX * sizeof(*c->idle));
+	c->idle = flat_reserve(IDLE_CAPACITY * sizeof(*c->idle));
 	c->huge = flat_reserve(FLAT_GIBS * sizeof(*c->huge));
 	if (c->r && c->w && c->x_user && c->x_super && c->region && c->touched && c->idle && c->huge)
 		return 0;
@@ -55,7 +60,7 @@ void mmu_context_fini(struct mmu_context *c)
 	flat_release(c->x_super, FLAT_ENTRIES * sizeof(*c->x_super));
 	flat_release(c->region, FLAT_REGIONS * sizeof(*c->region));
 	flat_release(c->touched, MMU_MAX_REGIONS * sizeof(*c->touched));
-	flat_release(c->idle, FLAT_IDLE_MAX * sizeof(*c->idle));
+	flat_release(c->idle, IDLE_CAPACITY * sizeof(*c->idle));
 	flat_release(c->huge, FLAT_GIBS * sizeof(*c->huge));
 	*c = (struct mmu_context){ 0 };
 }
@@ -114,7 +119,7 @@ static void region_clear(struct mmu_context *c, uint32_t rg)
 		mem_zero_words(&c->x_super[vpn], REGION_PAGES / 2);
 	f &= MMU_RG_TABLES | MMU_RG_IDLE;
 	if (!(f & MMU_RG_IDLE)) {
-		if (c->nidle == FLAT_IDLE_MAX) {
+		if (c->nidle >= IDLE_SLACK + c->ntouched) {
 			c->region[rg] = f;
 			context_trim(c);
 		}

@@ -32,21 +32,18 @@ int mem_pool_init(struct mem_pool *p, uint64_t bytes)
 		err = -errno;
 		goto fail;
 	}
-	/* Aligned by hand: a huge page needs the same offset modulo 2 MiB in the file and in memory. */
-	uint8_t *area = mmap(NULL, bytes + MEM_EXTENT_SIZE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-	if (area == MAP_FAILED) {
+	/* Aligned by hand: a huge page needs the same offset modulo 2 MiB in the file and in memory. What is left on both sides
+	 * stays inaccessible: a second line of defence should an access ever run past an end. */
+	p->area = mmap(NULL, bytes + 2 * MEM_EXTENT_SIZE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	if (p->area == MAP_FAILED) {
 		err = -errno;
+		p->area = NULL;
 		goto fail;
 	}
-	uint8_t *want = (uint8_t *)(((uintptr_t)area + MEM_EXTENT_SIZE - 1) & ~(uintptr_t)(MEM_EXTENT_SIZE - 1));
-	if (want > area)
-		munmap(area, (size_t)(want - area));
-	if (want < area + MEM_EXTENT_SIZE)
-		munmap(want + bytes, (size_t)(area + MEM_EXTENT_SIZE - want));
-	p->base = mmap(want, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE | MAP_FIXED, p->fd, 0);
+	uintptr_t want = ((uintptr_t)p->area + PAGE_SIZE + MEM_EXTENT_SIZE - 1) & ~(uintptr_t)(MEM_EXTENT_SIZE - 1);
+	p->base = mmap((void *)want, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE | MAP_FIXED, p->fd, 0);
 	if (p->base == MAP_FAILED) {
 		err = -errno;
-		munmap(want, bytes);
 		p->base = NULL;
 		goto fail;
 	}
@@ -60,8 +57,8 @@ fail:
 
 void mem_pool_fini(struct mem_pool *p)
 {
-	if (p->base)
-		munmap(p->base, p->frames << PAGE_SHIFT);
+	if (p->area)
+		munmap(p->area, (p->frames << PAGE_SHIFT) + 2 * MEM_EXTENT_SIZE);
 	if (p->fd >= 0)
 		close(p->fd);
 	free(p->used);

@@ -25,6 +25,7 @@
 /* Machine frames: one memfd mapped once. used: one bit per frame; taken: number of used frames per extent. */
 struct mem_pool {
 	uint8_t *base;
+	void *area;             /* the reservation around it: inaccessible margins on both sides */
 	uint64_t frames;
 	uint64_t nextents;
 	int fd;
@@ -63,7 +64,6 @@ void mem_detach_mmu(struct mem *m, struct mmu *mmu);
 #define FLAT_ENTRIES BIT(36)
 #define FLAT_REGIONS BIT(27)
 #define FLAT_GIBS BIT(18)
-#define FLAT_IDLE_MAX 256u
 #define REGION_PAGES 512u
 #define GIB_REGIONS 512u
 #define REGION_UPPER BIT(26)          /* region numbers of the upper half */

@@ -278,6 +278,9 @@ static void journal(void **state)
 	assert_int_equal(cpu_store_buf(v, LOW + 0xfa0, buf, 100), 0);
 	assert_int_equal(cpu_rmw_ptr(v, LOW + 0x20, 16, &hva), 0);
 	memset(hva, 0, 16);
+	mmu_flush_all(&v->mmu);
+	assert_int_equal(cpu_rmw_ptr(v, LOW + 0x40, 8, &hva), 0);
+	memset(hva, 0, 8);
 	assert_false(j.io || j.overflow);
 	for (unsigned i = j.n; i-- > 0;)
 		memcpy(j.e[i].hva, j.e[i].old, j.e[i].len);

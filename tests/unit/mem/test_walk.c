@@ -262,6 +262,7 @@ static void odd_tables(void **state)
 	assert_int_equal(o.gpa, f->mmu.regs.cr3);
 	assert_true(fx_get(f, e, 8) & PTE_D);
 	/* ROM: no bits are set, the walk works. */
+	mask_entry(f, LONG_4K, f->mmu.regs.cr3 + ((GVA >> 39) & 511) * 8, PTE_A);
 	assert_int_equal(mem_set_rom(f->m, f->mmu.regs.cr3, PAGE_SIZE), 0);
 	uint64_t before = fx_get(f, f->mmu.regs.cr3 + ((GVA >> 39) & 511) * 8, 8);
 	mask_entry(f, LONG_4K, fx_entry(f, f->mmu.regs.cr3, 4, GVA, 1), PTE_A);
