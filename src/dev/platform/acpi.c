@@ -169,7 +169,7 @@ static void acpi_destroy(void *dev)
 {
 	struct acpi *d = dev;
 
-	io_timer_cancel(d->io, &d->timer);
+	io_timer_unregister(d->io, &d->timer);
 	io_unregister(d->io, IO_PIO, d->cfg.base);
 	free(d);
 }

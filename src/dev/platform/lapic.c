@@ -470,7 +470,7 @@ static void lapic_destroy(void *dev)
 	struct lapic *l = dev;
 
 	for (unsigned i = 0; i < l->cfg.ncpus; i++)
-		io_timer_cancel(l->io, &l->cpu[i].timer);
+		io_timer_unregister(l->io, &l->cpu[i].timer);
 	l->io->lapic = NULL;
 	if (l->mmio_base)
 		io_unregister(l->io, IO_MMIO, l->mmio_base);

@@ -523,7 +523,7 @@ static void pit_destroy(void *dev)
 {
 	struct pit *d = dev;
 
-	io_timer_cancel(d->io, &d->timer);
+	io_timer_unregister(d->io, &d->timer);
 	io_unregister(d->io, IO_PIO, d->cfg.speaker);
 	io_unregister(d->io, IO_PIO, d->cfg.base);
 	free(d);

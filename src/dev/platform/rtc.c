@@ -488,7 +488,7 @@ static void rtc_destroy(void *dev)
 {
 	struct rtc *d = dev;
 
-	io_timer_cancel(d->io, &d->timer);
+	io_timer_unregister(d->io, &d->timer);
 	io_unregister(d->io, IO_PIO, d->cfg.base);
 	free(d);
 }

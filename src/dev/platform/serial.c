@@ -422,7 +422,7 @@ static void serial_destroy(void *dev)
 {
 	struct serial *d = dev;
 
-	io_timer_cancel(d->io, &d->timeout);
+	io_timer_unregister(d->io, &d->timeout);
 	io_unregister(d->io, IO_PIO, d->cfg.base);
 	free(d);
 }
