@@ -95,6 +95,8 @@ int vm_loop(struct vm *vm)
 			continue; /* EINTR */
 		if (p[P_NOTIFY].revents)
 			drain(vm->notify_fd);
+		if (vm->terminated)
+			life_stop(vm, STATUS_STOPPED, "signal");
 		if (p[P_TIMER].revents)
 			on_timer(vm);
 		if (p[P_CHANNEL].revents)

@@ -8,6 +8,7 @@
  * vCPU's thread, which waits; install the system call filter for all threads; let the vCPU go.
  */
 #include <errno.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -22,16 +23,28 @@
 #include "host/tty.h"
 #include "vm/vm.h"
 
-/* For the signal handler only: how to leave the terminal. Written once, before the handler is installed. */
-static const struct termios *handler_termios;
+/* For the signal handler only; written once, before the handler is installed. */
+static struct vm *handler_vm;
 
-/* SIGTERM: doppel has died (PR_SET_PDEATHSIG) or somebody means us. The main thread takes it, whatever it waits for. */
+/*
+ * SIGTERM: doppel has died (PR_SET_PDEATHSIG), or somebody means us, or the whole process group. The channel tells: if doppel is
+ * gone there is nothing to be done in order, and the main thread may be waiting for who knows what, so the terminal is
+ * restored here. Otherwise the machine is stopped by the event loop; a second signal does not wait for that.
+ */
 static void on_term(int sig)
 {
+	struct vm *vm = handler_vm;
+	struct pollfd p = {.fd = vm->channel};
+	uint64_t one = 1;
+
 	(void)sig;
-	if (handler_termios)
-		(void)tcsetattr(STDIN_FILENO, TCSANOW, handler_termios);
-	_exit(STATUS_STOPPED);
+	if (vm->terminated || (poll(&p, 1, 0) == 1 && (p.revents & POLLHUP))) {
+		if (vm->console.tty)
+			(void)tcsetattr(STDIN_FILENO, TCSANOW, &vm->console.saved);
+		_exit(STATUS_STOPPED);
+	}
+	vm->terminated = true;
+	(void)!write(vm->notify_fd, &one, sizeof(one));
 }
 
 /* Signals from the keyboard go to the whole process group; only doppel acts on them and tells us. */
@@ -42,8 +55,7 @@ static void signals_init(struct vm *vm)
 
 	for (size_t i = 0; i < nitems(ignored); i++)
 		signal(ignored[i], SIG_IGN);
-	if (vm->console.tty)
-		handler_termios = &vm->console.saved;
+	handler_vm = vm;
 	sigaction(SIGTERM, &sa, NULL);
 	prctl(PR_SET_PDEATHSIG, SIGTERM, 0, 0, 0);
 	/* Timers that fire 50 us late (the default) would make every guest tick late. */

@@ -58,6 +58,7 @@ struct vm {
 	bool halted;                      /* under io.lock: the vCPU thread waits and serves timers itself */
 	uint64_t armed;                   /* under io.lock: what timer_fd is set to */
 	_Atomic bool vcpu_ended;
+	_Atomic bool terminated;          /* SIGTERM came */
 	_Atomic uint64_t halted_ns;       /* time spent halted, for statistics */
 };
 
