@@ -45,6 +45,7 @@ struct serial {
 	uint8_t fifo[FIFO_SIZE];
 	uint8_t fifo_err[FIFO_SIZE]; /* LSR error bits of each character */
 	uint8_t head, count;
+	bool starved;          /* the host was refused bytes and waits for room() */
 };
 
 static const uint8_t trigger_level[4] = {1, 4, 8, 14};
@@ -150,9 +151,13 @@ static void serial_clear_rx(struct serial *d)
 	serial_arm_timeout(d);
 }
 
+/* Tells a host that was refused that it may try again, when that is worth a wake-up. */
 static void serial_room_now(struct serial *d)
 {
-	if (d->cfg.chr && d->cfg.chr->room && !(d->mcr & MCR_LOOP))
+	if (!d->starved || (d->mcr & MCR_LOOP) || d->count > serial_capacity(d) / 2)
+		return;
+	d->starved = false;
+	if (d->cfg.chr && d->cfg.chr->room)
 		d->cfg.chr->room(d->cfg.chr_opaque);
 }
 
@@ -341,8 +346,10 @@ size_t serial_input(void *dev, const uint8_t *buf, size_t n)
 	struct serial *d = dev;
 	size_t room = serial_room(dev);
 
-	if (n > room)
+	if (n > room) {
 		n = room;
+		d->starved = true;
+	}
 	for (size_t i = 0; i < n; i++)
 		serial_receive(d, buf[i], 0);
 	serial_update(d);
@@ -370,6 +377,7 @@ static void serial_reset(void *dev)
 	d->thre_pending = false;
 	serial_clear_rx(d);
 	memset(d->fifo, 0, sizeof(d->fifo));
+	serial_room_now(d);
 	serial_update(d);
 }
 
@@ -412,6 +420,7 @@ static void serial_state(void *dev, struct io_state *s)
 	DEV_FIELD(s, d, fifo_err);
 	DEV_FIELD(s, d, head);
 	DEV_FIELD(s, d, count);
+	DEV_FIELD(s, d, starved);
 	DEV_FIELD(s, d, timeout.deadline);
 	d->head %= FIFO_SIZE;
 	if (d->count > FIFO_SIZE)

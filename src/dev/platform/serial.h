@@ -8,7 +8,7 @@
 #include "io/io.h"
 
 /* The host's character device. put: bytes the guest sent (called once a byte; the receiver buffers). room (optional):
- * the receive FIFO, which had been full or nearly so, can take bytes again. */
+ * after serial_input() took less than it was given, the receiver has places again. */
 struct chr_ops {
 	void (*put)(void *opaque, const uint8_t *buf, size_t n);
 	void (*room)(void *opaque);
