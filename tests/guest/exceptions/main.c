@@ -205,13 +205,13 @@ static void test_canonical(void)
 {
 	u64 sp;
 
-	TRYV("movb (%0), %%al", "r"(NONCANON) , "a"(0));
+	TRYV("movb (%0), %%al", "S"(NONCANON) , "a"(0));
 	EXPECT_FAULT(GP, 0);
-	TRYV("movb (%0), %%al", "r"(0x800000000000ull), "a"(0));
+	TRYV("movb (%0), %%al", "S"(0x800000000000ull), "a"(0));
 	EXPECT_FAULT(GP, 0);
-	TRYV("movb %%al, (%0)", "r"(0xffff7fffffffffffull), "a"(0));
+	TRYV("movb %%al, (%0)", "S"(0xffff7fffffffffffull), "a"(0));
 	EXPECT_FAULT(GP, 0);
-	TRYV("movq 0(%0), %%rax", "r"(0x7ffffffffff9ull), "a"(0));     /* last byte is not canonical */
+	TRYV("movq 0(%0), %%rax", "S"(0x7ffffffffff9ull), "a"(0));     /* last byte is not canonical */
 	CHECK_MANUAL(exc.vec, GP);
 	CHECK_MANUAL(exc.err, 0);
 	/* RBP and RSP based accesses use SS. */
@@ -238,7 +238,7 @@ static void test_canonical(void)
 	TRYV("jmp *%0", "r"(NONCANON));
 	CHECK_MANUAL(exc.vec, GP);
 	CHECK_MANUAL(exc.rip, exc_insn);
-	asm volatile("mov %%rsp, %%rbx\n\t" TRY("call *%0") "mov %%rsp, %%rax\n\tmov %%rbx, %%rsp" : "=&a"(sp) : "r"(NONCANON) : "rbx", "memory");
+	asm volatile("mov %%rsp, %%rbx\n\t" TRY("call *%1") "mov %%rsp, %%rax\n\tmov %%rbx, %%rsp" : "=&a"(sp) : "r"(NONCANON) : "rbx", "memory");
 	CHECK_MANUAL(exc.vec, GP);
 	CHECK_MANUAL(exc.rip, exc_insn);
 }
