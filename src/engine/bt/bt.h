@@ -55,9 +55,11 @@ struct bt_block {
 	uint16_t ninsn;
 	bool flags_in;        /* reads arithmetic flags before writing them */
 	bool dead;
+	bool pure;            /* the first instruction is translated, not interpreted */
 };
 
-enum { SITE_SLOT = 1 /* guest flags are in the flag slot */, SITE_WRITE = 2, SITE_END = 4 /* always re-dispatch afterwards */ };
+enum { SITE_SLOT = 1 /* guest flags are in the flag slot */, SITE_WRITE = 2, SITE_END = 4 /* always re-dispatch afterwards */,
+       SITE_BRANCH = 8 /* an indirect branch at its dispatch */ };
 struct bt_site {
 	uint32_t start;       /* host offsets: the instruction's lookup (where a filled access retries) */
 	uint32_t next;        /* ... code of the next guest instruction */
@@ -66,6 +68,7 @@ struct bt_site {
 	uint8_t len;
 	uint8_t flags;
 	uint8_t size;         /* of the access */
+	int32_t adjust;       /* SITE_BRANCH: what the instruction has added to RSP when it dispatches */
 };
 
 struct bt_link {

@@ -281,7 +281,8 @@ uint32_t bt_site_find(const struct bt *bt, uint32_t host)
 	}
 	if (lo >= bt->nblocks || host >= bt->block[lo].host_end)
 		return 0;
-	for (uint32_t s = 0; s < bt->block[lo].nsites; s++) {
+	/* The last one: an indirect branch at its dispatch comes behind its own memory access. */
+	for (uint32_t s = bt->block[lo].nsites; s-- > 0;) {
 		const struct bt_site *site = &bt->site[bt->block[lo].first_site + s];
 
 		if (host >= site->start && host < site->next)

@@ -280,7 +280,7 @@ static bool op_jmp(struct tr *t)
 	}
 	if (!indirect_target(t))
 		return false;
-	tr_exit_dispatch(t);
+	tr_exit_dispatch(t, 0);
 	return true;
 }
 
@@ -296,7 +296,7 @@ static bool op_call(struct tr *t)
 	emit_store(&t->e, EMEM(RSP, H_TMP1), R13);
 	push_return_address(t);
 	emit_load(&t->e, R13, EMEM(RSP, H_TMP1));
-	tr_exit_dispatch(t);
+	tr_exit_dispatch(t, -8);
 	return true;
 }
 
@@ -309,7 +309,7 @@ static bool op_ret(struct tr *t)
 	tr_lookup(t, false, 8);
 	emit_load(&t->e, R13, EMEMX(R13, R14, 1, 0));
 	emit_lea(&t->e, R15, EMEM(R15, 8 + pop));
-	tr_exit_dispatch(t);
+	tr_exit_dispatch(t, 8 + pop);
 	return true;
 }
 

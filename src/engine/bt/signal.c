@@ -4,8 +4,8 @@
  * unmasked SIMD or x87 exceptions (SIGFPE), misaligned vector operands (SIGSEGV).
  *
  * The handler decides nothing about the guest: it sends the thread to the stub that interprets the faulting instruction, whose
- * registers are still as before it, and the interpreter raises what the manual says. A fault in the dispatch sequence (a branch to a
- * non-canonical address reads the guard) goes to the miss stub.
+ * registers are still as before it, and the interpreter raises what the manual says. A branch to a non-canonical address
+ * reads the guard in its dispatch sequence: its change of RSP is taken back first.
  *
  * The handler runs with FS = write table: no thread-local storage, no libc calls. Translated code is the only code below 2 GiB
  * (cache.c), and there RSP is the vcpu. Any other fault is ours: default action.
@@ -37,13 +37,11 @@ static bool redirect(const siginfo_t *si, greg_t *regs)
 	if (pc < bt->code_x || pc >= bt->code_x + BT_CODE_SIZE)
 		return false;
 	bt->stats.signals++;
-	if (in_guard(bt, si)) {
-		regs[REG_RIP] = (greg_t)(bt->code_x + bt->stub[BT_SVC_MISS]);
-		return true;
-	}
 	site = bt_site_find(bt, (uint32_t)(pc - bt->code_x));
 	if (!site)
 		return false;
+	if (in_guard(bt, si))
+		regs[REG_R15] -= bt->site[site].adjust;
 	v->hot[H_SITE / 8] = site;
 	regs[REG_RIP] = (greg_t)(bt->code_x + bt->stub[BT_SVC_INTERP]);
 	return true;

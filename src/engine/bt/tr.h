@@ -87,7 +87,7 @@ uint16_t tr_flags_used(const struct bt *bt, const struct insn *in);
 
 /* translate.c: exits */
 void tr_exit_direct(struct tr *t, int32_t target);   /* target relative to the page base */
-void tr_exit_dispatch(struct tr *t);                 /* target address in r13 */
+void tr_exit_dispatch(struct tr *t, int32_t adjust); /* target address in r13; RSP has been moved by adjust */
 void tr_jcc(struct tr *t, enum cond cc, int32_t target);
 void tr_exit_interp(struct tr *t);                   /* interpret the instruction at the current offset, re-dispatch */
 void tr_flags_to_slot(struct tr *t);

@@ -66,21 +66,24 @@ void tr_jcc(struct tr *t, enum cond cc, int32_t target)
 }
 
 /* The flat dispatch: two loads, no compare, flags untouched (see docs/design/bt.md). */
-void tr_exit_dispatch(struct tr *t)
+void tr_exit_dispatch(struct tr *t, int32_t adjust)
 {
 	struct emit *e = &t->e;
 	struct bt *bt = t->bt;
+	uint32_t site;
 
 	if (!t->slot)
 		tr_flags_to_slot(t);
+	site = tr_site(t, SITE_BRANCH, 0);
+	bt->site[site].adjust = adjust;
 	emit_store(e, EMEM(RSP, H_RIP), R13);
+	emit_pext(e, R14, R13, EMEM(RSP, H_HIMASK));
+	emit_load(e, R14, EMEMX(NOREG, R14, 8, (int32_t)(uintptr_t)bt->xtab[t->mode]));
+	emit_pext(e, R13, R13, EMEM(RSP, H_XMASK));
+	emit_load32(e, R14, EMEMX(R14, R13, 4, 0));
 	if (bt->single) {
 		emit_jmp(e, bt->code_x + bt->stub[BT_SVC_MISS]);
 	} else {
-		emit_pext(e, R14, R13, EMEM(RSP, H_HIMASK));
-		emit_load(e, R14, EMEMX(NOREG, R14, 8, (int32_t)(uintptr_t)bt->xtab[t->mode]));
-		emit_pext(e, R13, R13, EMEM(RSP, H_XMASK));
-		emit_load32(e, R14, EMEMX(R14, R13, 4, 0));
 		emit_load(e, R13, EMEM(RSP, H_RIP));
 		emit_pext(e, R13, R13, EMEM(RSP, H_OMASK));
 		emit_load32(e, R14, EMEMX(R14, R13, 4, (int32_t)(uintptr_t)bt->etab));
@@ -207,7 +210,7 @@ static void emit_body(struct tr *t)
 		return;
 	t->insn_start = tr_here(t);
 	t->npending = 0;
-	if (t->crossing)
+	if (t->crossing && !(t->bt->single && t->n))
 		tr_exit_interp(t);
 	else
 		tr_exit_direct(t, t->insn_off[t->n]);
@@ -291,6 +294,7 @@ uint32_t bt_translate(struct bt *bt, uint32_t page, unsigned off)
 	b->end = t.crossing ? PAGE_SIZE : t.insn_off[t.n];
 	if (b->end <= b->off)
 		b->end = PAGE_SIZE;
+	b->pure = t.n && tr_classify(bt, &t.insn[0]) >= TR_COMPUTE;
 	b->ninsn = (uint16_t)t.n;
 	b->nsites = bt->nsites - sites;
 	b->host_end = tr_here(&t);
