@@ -91,7 +91,9 @@ static void acpi_write_reg(struct acpi *d, unsigned reg, uint16_t val, uint16_t 
 		d->sts &= ~(val & mask & (PM1_EVENTS | PM1_WAK));
 		break;
 	case OFF_EN:
-		d->en = ((d->en & ~mask) | (val & mask)) & PM1_EVENTS;
+		/* All enable bits are kept, also those of events that never happen: Linux writes RTC_EN and reports an error if it
+		 * does not read back. */
+		d->en = (d->en & ~mask) | (val & mask);
 		break;
 	case OFF_CNT:
 		acpi_write_cnt(d, (d->cnt & ~mask) | (val & mask));
