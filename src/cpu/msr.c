@@ -69,7 +69,7 @@ static const struct msr_row msr_table[] = {
 	{ ONE(0x10a), MSR_CONST, VENDOR_INTEL, 0, ARCH_CAPS },
 	{ ONE(0x10b), MSR_IGNORE, VENDOR_INTEL, 0, 0 },                   /* FLUSH_CMD */
 	{ ONE(0x11e), MSR_IGNORE, VENDOR_INTEL, 0, 0xbe702111 },          /* BBL_CR_CTL3 */
-	{ ONE(0x140), MSR_CONST, VENDOR_INTEL, 0, 0 },                    /* MISC_FEATURES_ENABLES */
+	{ ONE(0x140), MSR_IGNORE, VENDOR_INTEL, 0, 0 },                   /* MISC_FEATURES_ENABLES: Linux writes 0 unasked */
 	{ ONE(0x174), MSR_FIELD, VENDOR_ANY, F(msr_sysenter_cs), 0xffffffff },
 	{ ONE(0x175), MSR_CANON, VENDOR_ANY, F(msr_sysenter_esp), 0 },
 	{ ONE(0x176), MSR_CANON, VENDOR_ANY, F(msr_sysenter_eip), 0 },

@@ -77,7 +77,7 @@ int cpu_sysret(struct vcpu *v, unsigned opsize)
 		return cpu_gp0(v);
 	if (opsize == 8 && unlikely(!x86_canonical(rip)) && !cpu_vendor_amd(v))
 		return cpu_gp0(v);          /* AMD returns first and faults on the fetch at CPL 3 */
-	cpu_put_rflags(v, v->gpr[R11] & (0x3c7fd7 & ~(uint64_t)FL_RF));
+	cpu_put_rflags(v, v->gpr[R11] & 0x3c7fd7);    /* neither RF nor VM */
 	if (likely(opsize == 8)) {
 		v->rip = rip;
 		cpu_install_flat(v, (uint16_t)(base + 16) | 3, (uint16_t)(base + 8) | 3, 3, true);
