@@ -52,6 +52,7 @@ struct bt_block {
 	uint32_t first_site, nsites;
 	uint32_t incoming;    /* links that jump here, through bt_link.next_in */
 	uint16_t off, end;    /* guest bytes [off, end) of the page */
+	uint16_t peek, peek_end; /* bytes of a branch target that the translation relies on (flags dead there) */
 	uint16_t ninsn;
 	bool flags_in;        /* reads arithmetic flags before writing them */
 	bool dead;
@@ -59,7 +60,7 @@ struct bt_block {
 };
 
 enum { SITE_SLOT = 1 /* guest flags are in the flag slot */, SITE_WRITE = 2, SITE_END = 4 /* always re-dispatch afterwards */,
-       SITE_BRANCH = 8 /* an indirect branch at its dispatch */ };
+       SITE_BRANCH = 8 /* an indirect branch at its dispatch */, SITE_SYSRET = 16 };
 struct bt_site {
 	uint32_t start;       /* host offsets: the instruction's lookup (where a filled access retries) */
 	uint32_t next;        /* ... code of the next guest instruction */
@@ -145,6 +146,7 @@ void bt_stub_interp(void);
 void bt_stub_link(void);
 void bt_stub_event_host(void);
 void bt_stub_event_slot(void);
+void bt_stub_syscall(void);
 
 /* flags.c-like helpers of emitted code, shared by translate.c and link.c */
 void bt_emit_flags_save(struct emit *e);

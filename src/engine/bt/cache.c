@@ -73,6 +73,7 @@ static void write_thunks(struct bt *bt)
 		[BT_SVC_MISS] = bt_stub_miss,             [BT_SVC_SLOW] = bt_stub_slow,
 		[BT_SVC_INTERP] = bt_stub_interp,         [BT_SVC_LINK] = bt_stub_link,
 		[BT_SVC_EVENT_HOST] = bt_stub_event_host, [BT_SVC_EVENT_SLOT] = bt_stub_event_slot,
+		[BT_SVC_SYSCALL] = bt_stub_syscall,
 	};
 	struct emit e = bt_emit_at_end(bt);
 
@@ -253,7 +254,8 @@ bool bt_code_write(void *opaque, gfn_t gfn, unsigned off, unsigned len)
 		while (*at) {
 			struct bt_block *blk = &bt->block[*at];
 
-			if (blk->off < off + len && off < blk->end) {
+			if ((blk->off < off + len && off < blk->end) ||
+			    (blk->peek < off + len && off < blk->peek_end)) {
 				uint32_t b = *at;
 
 				*at = blk->next_in_page;

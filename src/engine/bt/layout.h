@@ -28,6 +28,9 @@
 #define H_HFLAGS 0x90 /* host RFLAGS at the call of a stub, and to load on return */
 #define H_HOSTSP 0x98 /* RSP of bt_enter's caller */
 #define H_HOSTFS 0xa0 /* FS base of the thread, for C */
+#define H_NOIF   0xa8 /* PEXT/PDEP mask: every RFLAGS bit but IF */
+#define H_ARITH  0xb0 /* ... the arithmetic flags and DF, which live in the host's RFLAGS */
+#define H_VIRT   0xb8 /* ... the others that PUSHF shows, which live in v->rflags */
 
 #define V_GPR    0x100
 #define V_RIP    0x180
@@ -41,6 +44,7 @@
 #define BT_SVC_LINK       3 /* direct branch not linked yet */
 #define BT_SVC_EVENT_HOST 4 /* v->event was nonzero at a block's entry; flags in the host register / in the slot */
 #define BT_SVC_EVENT_SLOT 5
-#define BT_SVC_COUNT      6
+#define BT_SVC_SYSCALL    6 /* SYSCALL or SYSRET of a site */
+#define BT_SVC_COUNT      7
 
 #endif

@@ -95,23 +95,31 @@ static bool is_flow(const struct insn *in)
 }
 
 /* Handled inline for their frequency, in supervisor mode only. */
-static bool is_inline_system(const struct bt *bt, const struct insn *in)
+static bool is_inline_system(const struct bt *bt, enum bt_mode mode, const struct insn *in)
 {
 	switch (in->mnemonic) {
 	case M(RDTSC):
 		return !bt->tsd && !bt->single;
+	case M(CLI): case M(STI): case M(SWAPGS):
+		return mode == BT_K64;
+	case M(PUSHFQ):
+		return in->opsize == 8;
+	case M(SYSCALL):
+		return !bt->single;
+	case M(SYSRET):
+		return mode == BT_K64 && !bt->single;
 	default:
 		return false;
 	}
 }
 
-enum tr_class tr_classify(const struct bt *bt, const struct insn *in)
+enum tr_class tr_classify(const struct bt *bt, enum bt_mode mode, const struct insn *in)
 {
 	if (in->kind != INSN_INT)
 		return vector_computes(bt, in) ? TR_COMPUTE : TR_INTERP;
 	if (is_nop(in) || computes(in))
 		return TR_COMPUTE;
-	if (is_stack(in) || is_flow(in) || in->mnemonic == M(LEA) || is_inline_system(bt, in))
+	if (is_stack(in) || is_flow(in) || in->mnemonic == M(LEA) || is_inline_system(bt, mode, in))
 		return TR_FLOW;
 	if (in->category == ZYDIS_CATEGORY_STRINGOP || in->mnemonic == M(MOV) || in->mnemonic == M(CPUID) ||
 	    in->mnemonic == M(POP) || in->mnemonic == M(PUSH)) {
@@ -142,14 +150,18 @@ uint16_t tr_flags_killed(const struct insn *in)
 	return in->flags_write & FL_ARITH;
 }
 
-uint16_t tr_flags_used(const struct bt *bt, const struct insn *in)
+uint16_t tr_flags_used(const struct bt *bt, enum bt_mode mode, const struct insn *in)
 {
-	enum tr_class c = tr_classify(bt, in);
+	enum tr_class c = tr_classify(bt, mode, in);
 
 	if (c == TR_INTERP || c == TR_INTERP_END)
 		return FL_ARITH;
-	if (c == TR_FLOW && in->mnemonic != M(LEA) && !is_stack(in) && in->mnemonic != M(RDTSC))
-		return FL_ARITH; /* leaves the block */
+	if (c == TR_FLOW && in->category == ZYDIS_CATEGORY_COND_BR)
+		return FL_ARITH; /* a side exit */
+	if (in->mnemonic == M(PUSHFQ) || in->mnemonic == M(SYSCALL) || in->mnemonic == M(SYSRET) || in->mnemonic == M(STI))
+		return FL_ARITH;
+	if (c == TR_FLOW)
+		return 0; /* what a branch leaves alive is in live_after */
 	if (in->mnemonic == M(DIV) || in->mnemonic == M(IDIV))
 		return 0;
 	return in->flags_read & FL_ARITH;
@@ -388,6 +400,91 @@ static bool op_rdtsc(struct tr *t)
 	return true;
 }
 
+/* v->rflags with IF cleared (PEXT and PDEP under one mask = AND without flags) to r13. */
+static void rflags_without_if(struct tr *t)
+{
+	emit_load(&t->e, R13, EMEM(RSP, V_RFLAGS));
+	emit_pext(&t->e, R13, R13, EMEM(RSP, H_NOIF));
+	emit_pdep(&t->e, R13, R13, EMEM(RSP, H_NOIF));
+}
+
+static bool op_cli(struct tr *t)
+{
+	rflags_without_if(t);
+	emit_store(&t->e, EMEM(RSP, V_RFLAGS), R13);
+	return true;
+}
+
+/* With an interrupt waiting the interpreter does it. Otherwise the interrupt shadow needs nothing: events are looked at on block
+ * entry only, so it is enough that the next instruction is in this block (STI; HLT must not be torn apart). */
+static bool op_sti(struct tr *t)
+{
+	struct emit *e = &t->e;
+	uint8_t *rel8;
+	uint32_t s;
+
+	if (t->i + 1 >= t->n)
+		return false;
+	s = tr_site(t, 0, 0);
+	emit_store(e, EMEM(RSP, H_TMP0), RCX);
+	emit_op_mem(e, false, 0x0fb6, RCX, EMEM(RSP, (int32_t)offsetof(struct vcpu, irq_waiting))); /* movzx ecx, byte */
+	emit_byte(e, 0xe3); /* jrcxz */
+	rel8 = e->w;
+	emit_byte(e, 0);
+	emit_load(e, RCX, EMEM(RSP, H_TMP0));
+	emit_store_imm32(e, EMEM(RSP, H_SITE), s);
+	emit_jmp(e, t->bt->code_x + t->bt->stub[BT_SVC_INTERP]);
+	if (!e->full)
+		*rel8 = (uint8_t)(e->w - rel8 - 1);
+	emit_load(e, RCX, EMEM(RSP, H_TMP0));
+	rflags_without_if(t);
+	emit_lea(e, R13, EMEM(R13, FL_IF));
+	emit_store(e, EMEM(RSP, V_RFLAGS), R13);
+	return true;
+}
+
+static bool op_swapgs(struct tr *t)
+{
+	struct emem gs = EMEM(RSP, (int32_t)offsetof(struct vcpu, seg[GS].base));
+	struct emem kernel = EMEM(RSP, (int32_t)offsetof(struct vcpu, msr_kernel_gs_base));
+
+	emit_load(&t->e, R13, gs);
+	emit_load(&t->e, R14, kernel);
+	emit_store(&t->e, gs, R14);
+	emit_store(&t->e, kernel, R13);
+	return true;
+}
+
+static bool op_pushf(struct tr *t)
+{
+	struct emit *e = &t->e;
+
+	if (t->slot)
+		tr_flags_to_host(t);
+	emit_byte(e, 0x9c); /* pushfq; pop r14: on the host stack */
+	emit_byte(e, 0x41);
+	emit_byte(e, 0x5e);
+	emit_pext(e, R14, R14, EMEM(RSP, H_ARITH));
+	emit_pdep(e, R14, R14, EMEM(RSP, H_ARITH));
+	emit_load(e, R13, EMEM(RSP, V_RFLAGS));
+	emit_pext(e, R13, R13, EMEM(RSP, H_VIRT));
+	emit_pdep(e, R13, R13, EMEM(RSP, H_VIRT));
+	emit_lea(e, R13, EMEMX(R13, R14, 1, 0));
+	emit_store(e, EMEM(RSP, H_TMP1), R13);
+	push_tmp1(t);
+	return true;
+}
+
+static bool op_syscall(struct tr *t, unsigned flags, unsigned size)
+{
+	uint32_t s = tr_site(t, SITE_END | flags, size);
+
+	emit_store_imm32(&t->e, EMEM(RSP, H_SITE), s);
+	emit_jmp(&t->e, t->bt->code_x + t->bt->stub[BT_SVC_SYSCALL]);
+	t->ended = true;
+	return true;
+}
+
 static bool emit_flow(struct tr *t)
 {
 	const struct insn *in = tr_insn(t);
@@ -401,6 +498,12 @@ static bool emit_flow(struct tr *t)
 	case M(RET): return op_ret(t);
 	case M(LEA): return op_lea(t);
 	case M(RDTSC): return op_rdtsc(t);
+	case M(CLI): return op_cli(t);
+	case M(STI): return op_sti(t);
+	case M(SWAPGS): return op_swapgs(t);
+	case M(PUSHFQ): return op_pushf(t);
+	case M(SYSCALL): return op_syscall(t, 0, 0);
+	case M(SYSRET): return op_syscall(t, SITE_SYSRET, in->opsize);
 	default: return op_jcc(t);
 	}
 }
@@ -419,7 +522,7 @@ static void emit_interp(struct tr *t, bool end)
 void tr_emit_insn(struct tr *t)
 {
 	const struct insn *in = tr_insn(t);
-	enum tr_class c = tr_classify(t->bt, in);
+	enum tr_class c = tr_classify(t->bt, t->mode, in);
 	struct emit mark = t->e;
 	unsigned ncold = t->ncold;
 	bool ok = true, slot = t->slot;

@@ -192,6 +192,17 @@ static uint64_t interpret(struct bt *bt, const struct bt_site *site)
 	return resume(bt, s.next);
 }
 
+/* SYSCALL and SYSRET without the interpreter's decoding. */
+static uint64_t system_call(struct bt *bt, const struct bt_site *site)
+{
+	struct vcpu *v = bt->v;
+	int r = site->flags & SITE_SYSRET ? cpu_sysret(v, site->size) : cpu_syscall(v, v->rip + site->len);
+
+	if (r && cpu_deliver_exception(v))
+		return leave(bt, EXIT_SHUTDOWN);
+	return dispatch(bt);
+}
+
 /* A data access found no table entry, or crosses a page: fill the entry and retry, or interpret. */
 static uint64_t slow_access(struct bt *bt, const struct bt_site *site)
 {
@@ -252,6 +263,9 @@ uint64_t bt_service(struct vcpu *v, unsigned reason)
 	case BT_SVC_LINK:
 		sync_in(v, page_base + (uint64_t)(int64_t)bt->link[arg].target, bt->link[arg].slot);
 		return link_branch(bt, arg);
+	case BT_SVC_SYSCALL:
+		sync_in(v, page_base + bt->site[arg].off, bt->site[arg].flags & SITE_SLOT);
+		return system_call(bt, &bt->site[arg]);
 	default:
 		bt->stats.events++;
 		sync_in(v, page_base + bt->block[arg].off, reason == BT_SVC_EVENT_SLOT);
@@ -343,6 +357,16 @@ static void code_foreign(void *opaque)
 
 static const struct mem_code_ops code_ops = {.write = bt_code_write, .foreign = code_foreign};
 
+static void set_masks(struct vcpu *v)
+{
+	*hot(v, H_XMASK) = 0x0000fffffffff000ull;
+	*hot(v, H_OMASK) = PAGE_MASK;
+	*hot(v, H_HIMASK) = 0xffff800000000000ull;
+	*hot(v, H_NOIF) = ~(uint64_t)FL_IF;
+	*hot(v, H_ARITH) = FL_ARITH | FL_DF;
+	*hot(v, H_VIRT) = ~(uint64_t)(FL_ARITH | FL_DF | FL_RF | FL_VM);
+}
+
 static void bt_destroy(struct vcpu *v)
 {
 	struct bt *bt = bt_of(v);
@@ -378,9 +402,7 @@ static int bt_create(struct vcpu *v)
 		r = mem_set_code_ops(v->mem, &code_ops, bt);
 	if (r)
 		goto err_bt;
-	*hot(v, H_XMASK) = 0x0000fffffffff000ull;
-	*hot(v, H_OMASK) = PAGE_MASK;
-	*hot(v, H_HIMASK) = 0xffff800000000000ull;
+	set_masks(v);
 	return 0;
 err_bt:
 	bt_cache_destroy(bt);
@@ -395,9 +417,7 @@ err_attach:
 
 static void bt_reset(struct vcpu *v)
 {
-	*hot(v, H_XMASK) = 0x0000fffffffff000ull;
-	*hot(v, H_OMASK) = PAGE_MASK;
-	*hot(v, H_HIMASK) = 0xffff800000000000ull;
+	set_masks(v);
 	bt_flush(bt_of(v));
 	if (engine_interp.reset)
 		engine_interp.reset(v);

@@ -76,6 +76,7 @@ bt_resume:
 	service bt_stub_link, BT_SVC_LINK
 	service bt_stub_event_host, BT_SVC_EVENT_HOST
 	service bt_stub_event_slot, BT_SVC_EVENT_SLOT
+	service bt_stub_syscall, BT_SVC_SYSCALL
 
 	.type service_common, @function
 service_common:

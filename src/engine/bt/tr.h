@@ -79,11 +79,11 @@ bool tr_compute(struct tr *t);
 /* ops.c */
 /* How an instruction is translated. */
 enum tr_class { TR_INTERP, TR_INTERP_END, TR_COMPUTE, TR_FLOW };
-enum tr_class tr_classify(const struct bt *bt, const struct insn *in);
+enum tr_class tr_classify(const struct bt *bt, enum bt_mode mode, const struct insn *in);
 void tr_emit_insn(struct tr *t);
-/* True if every arithmetic flag in flags_write is written whatever the operands (a shift by CL may write none). */
+/* Arithmetic flags that are written whatever the operands (a shift by CL may write none). */
 uint16_t tr_flags_killed(const struct insn *in);
-uint16_t tr_flags_used(const struct bt *bt, const struct insn *in);
+uint16_t tr_flags_used(const struct bt *bt, enum bt_mode mode, const struct insn *in);
 
 /* translate.c: exits */
 void tr_exit_direct(struct tr *t, int32_t target);   /* target relative to the page base */

@@ -17,6 +17,9 @@
 
 #include "engine/bt/tr.h"
 
+/* How far to look for the death of the flags behind a direct branch. */
+#define PEEK_INSNS 6
+
 static void emit_stub_call(struct tr *t, uint32_t arg, unsigned svc)
 {
 	emit_store_imm32(&t->e, EMEM(RSP, H_SITE), arg);
@@ -105,14 +108,15 @@ void tr_exit_interp(struct tr *t)
 
 /* --- decoding ------------------------------------------------------------------------------------------------ */
 
-static bool ends_block(const struct bt *bt, const struct insn *in)
+static bool ends_block(const struct bt *bt, enum bt_mode mode, const struct insn *in)
 {
-	switch (tr_classify(bt, in)) {
+	switch (tr_classify(bt, mode, in)) {
 	case TR_INTERP_END:
 		return true;
 	case TR_FLOW:
 		return in->mnemonic == ZYDIS_MNEMONIC_JMP || in->mnemonic == ZYDIS_MNEMONIC_CALL ||
-		       in->mnemonic == ZYDIS_MNEMONIC_RET;
+		       in->mnemonic == ZYDIS_MNEMONIC_RET || in->mnemonic == ZYDIS_MNEMONIC_SYSCALL ||
+		       in->mnemonic == ZYDIS_MNEMONIC_SYSRET;
 	default:
 		return false;
 	}
@@ -131,27 +135,66 @@ static void decode_block(struct tr *t, const uint8_t *page, unsigned off)
 			return;
 		}
 		/* Lockstep compares pure blocks: interpreted instructions get one of their own. */
-		if (t->bt->single && t->n && tr_classify(t->bt, in) < TR_COMPUTE)
+		if (t->bt->single && t->n && tr_classify(t->bt, t->mode, in) < TR_COMPUTE)
 			return;
 		t->n++;
 		off += in->len;
 		t->insn_off[t->n] = (uint16_t)off;
-		if (ends_block(t->bt, in)) {
+		if (ends_block(t->bt, t->mode, in)) {
 			t->open = false;
 			return;
 		}
 	}
 }
 
+/* Flags that the code at `off` of this page may read before writing them, looking a few instructions ahead. The bytes looked at
+ * become part of the block: changing them drops it. */
+static uint16_t flags_at(struct tr *t, const uint8_t *page, unsigned off)
+{
+	struct bt_block *b = &t->bt->block[t->block];
+	uint16_t live = 0, unknown = FL_ARITH;
+
+	b->peek = (uint16_t)off;
+	for (unsigned i = 0; i < PEEK_INSNS && unknown && off < PAGE_SIZE; i++) {
+		unsigned avail = PAGE_SIZE - off < INSN_MAX_LEN ? (unsigned)(PAGE_SIZE - off) : INSN_MAX_LEN;
+		struct insn in;
+
+		if (insn_decode(&in, INSN_MODE_64, page + off, avail) || ends_block(t->bt, t->mode, &in))
+			break;
+		live |= (uint16_t)(unknown & tr_flags_used(t->bt, t->mode, &in));
+		unknown &= (uint16_t)~(tr_flags_killed(&in) | live);
+		off += in.len;
+	}
+	b->peek_end = (uint16_t)off;
+	return live | unknown;
+}
+
+/* Flags alive where the block is left at its end: all, unless a direct branch or the fall-through stays in the page. */
+static uint16_t flags_at_exit(struct tr *t, const uint8_t *page)
+{
+	const struct insn *last = t->n ? &t->insn[t->n - 1] : NULL;
+	int32_t target;
+
+	if (!last || t->crossing || t->bt->single) /* lockstep compares flags at every block's end */
+		return FL_ARITH;
+	if (t->open)
+		target = t->insn_off[t->n];
+	else if (last->op[0].kind == OPND_REL)
+		target = (int32_t)(t->insn_off[t->n] + (int32_t)last->imm[0]);
+	else
+		return FL_ARITH;
+	return target >= 0 && target < (int32_t)PAGE_SIZE ? flags_at(t, page, (unsigned)target) : FL_ARITH;
+}
+
 /* Backwards: which arithmetic flags are read before being written. Everything is live where the block can be left with a
  * guest-visible state of its own choosing: side exits, interpreted instructions, the end. */
-static void flag_liveness(struct tr *t)
+static void flag_liveness(struct tr *t, const uint8_t *page)
 {
-	uint16_t live = FL_ARITH;
+	uint16_t live = flags_at_exit(t, page);
 
 	for (unsigned i = t->n; i-- > 0;) {
 		t->live_after[i] = live;
-		live = (uint16_t)((live & ~tr_flags_killed(&t->insn[i])) | tr_flags_used(t->bt, &t->insn[i]));
+		live = (uint16_t)((live & ~tr_flags_killed(&t->insn[i])) | tr_flags_used(t->bt, t->mode, &t->insn[i]));
 		t->live_before[i] = live;
 	}
 }
@@ -281,7 +324,7 @@ uint32_t bt_translate(struct bt *bt, uint32_t page, unsigned off)
 	t.block = bt->nblocks;
 	*b = (struct bt_block){.page = page, .off = (uint16_t)off, .first_site = sites};
 	decode_block(&t, code, off);
-	flag_liveness(&t);
+	flag_liveness(&t, code);
 	emit_entries(&t, &event_ind, &event_chk);
 	emit_body(&t);
 	if (!t.overflow && !t.e.full)
@@ -294,7 +337,7 @@ uint32_t bt_translate(struct bt *bt, uint32_t page, unsigned off)
 	b->end = t.crossing ? PAGE_SIZE : t.insn_off[t.n];
 	if (b->end <= b->off)
 		b->end = PAGE_SIZE;
-	b->pure = t.n && tr_classify(bt, &t.insn[0]) >= TR_COMPUTE;
+	b->pure = t.n && tr_classify(bt, t.mode, &t.insn[0]) >= TR_COMPUTE;
 	b->ninsn = (uint16_t)t.n;
 	b->nsites = bt->nsites - sites;
 	b->host_end = tr_here(&t);
