@@ -189,6 +189,11 @@ static void io_permission(void **state)
 	assert_int_equal(cpu_io_check(v, 0x3fc, 4), 0);
 	expect_fault(cpu_io_check(v, 0x3fd, 4), v, VEC_GP, 0);                  /* its last byte is bit 0 of the ones */
 	expect_fault(cpu_io_check(v, 0x400, 1), v, VEC_GP, 0);
+	/* Two bytes are read: the second must lie inside the limit even when its bits do not matter. */
+	fx_put(&b->fx, TSS + 0x68 + 0x80, 4, 0);
+	assert_int_equal(cpu_io_check(v, 0x3f8, 1), 0);
+	v->seg[TR].limit--;
+	expect_fault(cpu_io_check(v, 0x3f8, 1), v, VEC_GP, 0);
 	v->rflags |= FL_IOPL;
 	assert_int_equal(cpu_io_check(v, 0x400, 1), 0);
 	b->pio = 1;
