@@ -164,8 +164,8 @@ static void mmio_write(struct vcpu *v, gpa_t gpa, const uint8_t *buf, size_t len
 static int resolve(struct vcpu *v, gva_t lin, size_t len, bool write, bool user, struct piece p[2], unsigned *n)
 {
 	*n = 0;
-	v->stats.slow_mem++;
 	while (len) {
+		const uint64_t *table = write ? v->mmu.cur->w : v->mmu.cur->r;
 		struct piece *q = &p[*n];
 		uint32_t fault;
 
@@ -175,9 +175,14 @@ static int resolve(struct vcpu *v, gva_t lin, size_t len, bool write, bool user,
 		q->len = (unsigned)(PAGE_SIZE - (lin & PAGE_MASK));
 		if (q->len > len)
 			q->len = (unsigned)len;
-		fault = mmu_resolve(&v->mmu, lin, write, user, is_user(v), &q->t);
-		if (fault)
-			return cpu_raise_pf(v, lin, fault & ~MMU_FAULT);
+		/* A crossing access comes here though both pages may be at hand. */
+		q->t = (struct mmu_target){ .hva = flat_usable(lin, user) ? flat_find(table, lin) : NULL };
+		if (!q->t.hva) {
+			v->stats.slow_mem++;
+			fault = mmu_resolve(&v->mmu, lin, write, user, is_user(v), &q->t);
+			if (fault)
+				return cpu_raise_pf(v, lin, fault & ~MMU_FAULT);
+		}
 		lin += q->len;
 		if (!(v->efer & EFER_LMA))
 			lin &= UINT32_MAX;

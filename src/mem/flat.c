@@ -155,6 +155,19 @@ static void flat_fill_one(struct mmu *mmu, gva_t page, gfn_t gfn, bool write)
 	c->w[vpn] = entry;
 }
 
+/* Does the page lack an entry it could have? If not, its neighbours have been filled as well: what led here is a store to
+ * translated code, or an access that does not use the tables. */
+static bool flat_lacks(const struct mmu *mmu, gva_t page, gfn_t gfn, bool write)
+{
+	const struct mmu_context *c = mmu->cur;
+	uint64_t vpn = mmu_vpn(page);
+	uint16_t have = c->region[vpn / REGION_PAGES];
+
+	if (!(have & MMU_RG_R) || !c->r[vpn])
+		return true;
+	return write && !mem_code_marked(mmu->mem, gfn) && (!(have & MMU_RG_W) || !c->w[vpn]);
+}
+
 /* Fills the page of gva, and its neighbours when one guest entry maps them all: large pages are what kernels map their
  * memory with, and each fragment would otherwise cost a walk. */
 static void flat_fill(struct mmu *mmu, gva_t gva, const struct mmu_walk *w, struct flat_rights fr)
@@ -165,12 +178,12 @@ static void flat_fill(struct mmu *mmu, gva_t gva, const struct mmu_walk *w, stru
 	unsigned n = 1;
 	uint16_t flags = MMU_RG_R | (fr.write ? MMU_RG_W : 0) | (w->global ? MMU_RG_GLOBAL : MMU_RG_LOCAL);
 
-	if (w->page_shift > PAGE_SHIFT) {
+	if (w->page_shift < 32 && w->page_shift > PAGE_SHIFT)
+		flags |= MMU_RG_LARGE;
+	if (w->page_shift > PAGE_SHIFT && flat_lacks(mmu, page, gfn, fr.write)) {
 		n = FLAT_AROUND;
 		page &= ~(FLAT_AROUND * PAGE_SIZE - 1);
 		gfn &= ~(uint64_t)(FLAT_AROUND - 1);
-		if (w->page_shift < 32)
-			flags |= MMU_RG_LARGE;
 	}
 	mmu_context_touch(mmu, c, (uint32_t)(mmu_vpn(page) / REGION_PAGES), flags);
 	if (w->page_shift == 30)

@@ -117,13 +117,14 @@ static void sizes_and_crossing(void **state)
 {
 	struct bed *b = *state;
 	const uint64_t pattern = 0x1122334455667788ull;
+	uint64_t walks, val;
 
 	for (unsigned cpl = 0; cpl <= 3; cpl += 3) {
 		b->v->cpl = (uint8_t)cpl;
 		mmu_enter_user(&b->v->mmu);
 		for (unsigned size = 1; size <= 8; size *= 2) {
 			for (gva_t a = LOW + 0xff0; a < LOW + 0x1008; a++) {
-				uint64_t val = 0, mask = size == 8 ? UINT64_MAX : BIT(size * 8) - 1;
+				uint64_t mask = size == 8 ? UINT64_MAX : BIT(size * 8) - 1;
 
 				assert_int_equal(cpu_store(b->v, a, size, pattern + a), 0);
 				assert_int_equal(cpu_load(b->v, a, size, &val), 0);
@@ -137,6 +138,11 @@ static void sizes_and_crossing(void **state)
 			}
 		}
 	}
+	/* Both pages at hand: crossing costs no walk. */
+	walks = b->v->mmu.stats.walks;
+	assert_int_equal(cpu_store(b->v, LOW + 0xffd, 8, 1), 0);
+	assert_int_equal(cpu_load(b->v, LOW + 0xffd, 8, &val), 0);
+	assert_int_equal(b->v->mmu.stats.walks, walks);
 }
 
 static void faults(void **state)

@@ -140,8 +140,10 @@ static void fault_around(void **state)
 		assert_int_equal(w_at(f, a), i == 0x10 ? 0 : r_at(f, a));
 	}
 	assert_int_equal(r_at(f, HIGH + 64 * PAGE_SIZE), 0);
-	/* Writing the marked page: pointer and `code`. */
+	/* Writing the marked page: pointer and `code`, and the neighbours are not filled once more. */
+	uint64_t fills = f->mmu.stats.fills;
 	struct mmu_target t = touch(f, HIGH + 0x10010, true, false, false);
+	assert_in_range(f->mmu.stats.fills, fills, fills + 1);
 	assert_true(t.code && t.hva);
 	assert_int_equal(w_at(f, HIGH + 0x10010), 0);
 	/* INVLPG anywhere in the large page empties all of it. */
