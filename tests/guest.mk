@@ -6,7 +6,7 @@ GUEST_OUT := $(BUILD)/tests/guest
 GUEST_IMG := $(GUEST_long64:%=$(GUEST_OUT)/test-long64-%.elf) $(GUEST_prot32:%=$(GUEST_OUT)/test-prot32-%.elf)
 
 GUEST_CFLAGS := -std=gnu11 -O2 -g -ffreestanding -fno-pic -fno-pie -fno-stack-protector -fno-asynchronous-unwind-tables \
-	-fcf-protection=none -fno-strict-aliasing -mgeneral-regs-only -Itests/lib/guest $(WARN) -Wno-main -Wno-overlength-strings -Wno-array-bounds -Wno-stringop-overflow -Wno-stringop-overread
+	-fcf-protection=none -fno-strict-aliasing -fno-delete-null-pointer-checks -mgeneral-regs-only -Itests/lib/guest $(WARN) -Wno-main -Wno-overlength-strings -Wno-array-bounds -Wno-stringop-overflow -Wno-stringop-overread
 GUEST_CFLAGS_long64 := $(GUEST_CFLAGS) -m64 -mno-red-zone -mcmodel=small
 GUEST_CFLAGS_prot32 := $(GUEST_CFLAGS) -m32 -march=i686
 GUEST_LD_long64 := -m elf_x86_64

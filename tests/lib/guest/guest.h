@@ -99,7 +99,7 @@ bool expect_exc(unsigned vec, ul err, unsigned how, const char *func, int line);
 	asm(".pushsection .text.snip, \"ax\"\n\t.balign 16\n\t.globl " #name ", " #name "_end\n" #name ":\n\t" code "\n" #name "_end:\n\tint $0xfe\n\t.popsection")
 
 /* --- descriptors ---------------------------------------------------------------------------------------------------- */
-enum { KCS = 0x08, KDS = 0x10, KCS32 = 0x18, UCS32 = 0x23, UDS = 0x2b, UCS = 0x33, TSS_SEL = 0x38, FREE_SEL = 0x48 };
+enum { KCS = 0x08, KDS = 0x10, KCS32 = 0x18, UCS32 = 0x23, UDS = 0x2b, UCS = sizeof(ul) == 8 ? 0x33 : UCS32, TSS_SEL = 0x38, FREE_SEL = 0x48 };
 extern u64 gdt[32];
 void gdt_set(unsigned sel, u64 desc);
 /* flat 4 GiB descriptor with access byte (P DPL S type) and flags nibble (G D L AVL). */
@@ -124,6 +124,21 @@ extern struct tss tss;
 extern u8 boot_stack_top[], trap_stack_top[], ist_stack_top[], run_stack_top[], image_end[];
 extern u8 syscall_entry[], syscall32_entry[], sysenter_entry[];
 extern u32 boot_info[];
+
+#ifndef __x86_64__
+/* Real mode: runs `len` bytes of 16-bit code copied to 0000:a000 (or what cs:ip says if ip is not 0) until the first interrupt or
+ * exception; VEC_DONE = ran to the end. flags and ip are what was pushed. */
+struct real_regs {
+	u32 eax, ecx, edx, ebx, ebp, esi, edi, eflags, esp;
+	u16 ds, es, ss, cs, ip, vec;
+	u16 pad[2], entry_ip, entry_cs;
+} __attribute__((packed));
+_Static_assert(offsetof(struct real_regs, entry_ip) == 52, "start32.S knows the layout");
+void real_run(struct real_regs *r, const void *code, size_t len);
+#define SNIP16(name, code) \
+	extern u8 name[], name##_end[]; \
+	asm(".pushsection .text.snip, \"ax\"\n\t.code16\n\t.globl " #name ", " #name "_end\n" #name ":\n\t" code "\n" #name "_end:\n\t.code32\n\t.popsection")
+#endif
 
 /* --- paging.c -------------------------------------------------------------------------------------------------------- */
 enum { PTE_P = 1, PTE_W = 2, PTE_U = 4, PTE_PWT = 8, PTE_PCD = 16, PTE_A = 32, PTE_D = 64, PTE_PS = 128, PTE_G = 256 };
