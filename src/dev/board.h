@@ -40,8 +40,8 @@ struct board {
 	struct device device[BOARD_MAX_DEVICES];
 };
 
-/* Creates every device of the table in order; on failure those already created are destroyed and -errno returned. The io is one whose
- * up-calls (now, kick, request, ...) are set. */
+/* Creates every device of the table in order; on failure those already created are destroyed and -errno returned. The
+ * io is one whose up-calls (now, kick, request, ...) are set. */
 int board_create(struct io *io, const struct board_config *cfg, struct board *out);
 /* Machine reset: every device to power-on state. */
 void board_reset(struct board *b);

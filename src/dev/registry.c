@@ -2,8 +2,8 @@
 /*
  * The table of the board's devices: what exists, where, in which order.
  *
- * Order matters: a row may refer to instances of earlier rows (the I/O APIC and the 8259s to the local APICs), interrupt
- * controllers come before interrupt sources, and reset and creation follow the table.
+ * Order matters: a row may refer to instances of earlier rows (the I/O APIC and the 8259s to the local APICs),
+ * interrupt controllers come before interrupt sources, and reset and creation follow the table.
  * Locking: see board.h.
  */
 #include "dev/board.h"
@@ -55,7 +55,8 @@ static bool config_pic(const struct board *b, const struct board_config *cfg, un
 {
 	(void)cfg;
 	out->pic = (struct pic_config){
-		.master = 0x20, .slave = 0xa0, .elcr = 0x4d0, .intr = lapic_lint0, .intr_opaque = board_find(b, "lapic")};
+		.master = 0x20, .slave = 0xa0, .elcr = 0x4d0,
+		.intr = lapic_lint0, .intr_opaque = board_find(b, "lapic")};
 	return true;
 }
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * ACPI fixed hardware: power button, sleep request, PM timer, SCI. Not hardware-reduced; there is no SMI command port, so the
- * machine is always in ACPI mode and SCI_EN reads 1.
+ * ACPI fixed hardware: power button, sleep request, PM timer, SCI. Not hardware-reduced; there is no SMI command port,
+ * so the machine is always in ACPI mode and SCI_EN reads 1.
  *
  * Invariant: SCI line == (PM1_STS & PM1_EN) has a bit of the events that exist.
  * Locking: io->lock. Spec: ACPI 6.3, 4.8.3 (fixed registers) and 4.8.2.1 (timer).
@@ -23,7 +23,7 @@ struct acpi {
 	struct acpi_config cfg;
 	struct io_timer timer;
 	uint16_t sts, en, cnt;
-	uint64_t seen_half; /* number of times bit 31 of the timer had changed when TMR_STS was last brought up to date */
+	uint64_t seen_half; /* how often bit 31 of the timer had changed when TMR_STS was last brought up to date */
 };
 
 static uint64_t acpi_ticks(const struct acpi *d)
@@ -91,8 +91,8 @@ static void acpi_write_reg(struct acpi *d, unsigned reg, uint16_t val, uint16_t 
 		d->sts &= ~(val & mask & (PM1_EVENTS | PM1_WAK));
 		break;
 	case OFF_EN:
-		/* All enable bits are kept, also those of events that never happen: Linux writes RTC_EN and reports an error if it
-		 * does not read back. */
+		/* All enable bits are kept, also those of events that never happen: Linux writes RTC_EN and reports an
+		 * error if it does not read back. */
 		d->en = (d->en & ~mask) | (val & mask);
 		break;
 	case OFF_CNT:

@@ -2,7 +2,8 @@
 /*
  * ACPI tables of the board: RSDP, XSDT, FADT, FACS, MADT and a DSDT whose AML comes from a small byte builder.
  *
- * Invariant: every write goes through struct build, which refuses to pass the end of the buffer and remembers that it did.
+ * Invariant: every write goes through struct build, which refuses to pass the end of the buffer and remembers that
+ * it did.
  * Locking: none, pure. Spec: ACPI 6.3, 5.2 (tables), 6.4 (resource descriptors), 20.2 (AML).
  */
 #include <errno.h>
@@ -240,7 +241,8 @@ static void dsdt_pci(struct build *b)
 	pkg_end(b, dev);
 }
 
-static void dsdt_isa(struct build *b, const char *name, const char *hid, unsigned uid, uint16_t port, uint8_t len, unsigned irq)
+static void dsdt_isa(struct build *b, const char *name, const char *hid, unsigned uid, uint16_t port, uint8_t len,
+		     unsigned irq)
 {
 	size_t dev = device_begin(b, name, hid, uid);
 	struct crs crs = crs_begin(b);
@@ -309,8 +311,8 @@ static const struct {
 	{96, 2, 0xfff}, {98, 2, 0xfff},            /* no C2, no C3 */
 	{108, 1, 0x32},                            /* RTC century register */
 	{109, 2, 0x0005},                          /* legacy devices; no 8042 (bit 1); no VGA */
-	{112, 4, BIT(0) | BIT(2) | BIT(5) | BIT(6) | BIT(8) | BIT(10)}, /* WBINVD, C1, sleep button and RTC wake not fixed
-									 * hardware, 32-bit timer, reset register */
+	/* WBINVD, C1, sleep button and RTC wake not fixed hardware, 32-bit timer, reset register */
+	{112, 4, BIT(0) | BIT(2) | BIT(5) | BIT(6) | BIT(8) | BIT(10)},
 	{116, 4, 1 | 8 << 8 | 1u << 24}, {120, 4, PCI_RESET_PORT}, /* RESET_REG */
 	{128, 1, PCI_RESET_VALUE},
 	{131, 1, 3},                               /* minor version: 6.3 */

@@ -2,11 +2,12 @@
 /*
  * 8042 keyboard controller with nothing plugged in, and port 92h.
  *
- * Enough for software that resets the machine (FEh pulse, output port bit 0, port 92h bit 0), opens the A20 gate, or asks
- * whether the controller works. Bytes sent to the missing keyboard set the time-out bit of the status. The FADT says that
- * there is no 8042, so operating systems do not look for a keyboard. No interrupts.
+ * Enough for software that resets the machine (FEh pulse, output port bit 0, port 92h bit 0), opens the A20 gate, or
+ * asks whether the controller works. Bytes sent to the missing keyboard set the time-out bit of the status. The FADT
+ * says that there is no 8042, so operating systems do not look for a keyboard. No interrupts.
  *
- * A20 is a latch that reads back what was written; the address line itself is always open (as on machines without the gate).
+ * A20 is a latch that reads back what was written; the address line itself is always open (as on machines without the
+ * gate).
  * Locking: io->lock. Spec: IBM PS/2 hardware interface reference, "Keyboard and auxiliary device controller".
  */
 #include "dev/platform/i8042.h"
@@ -20,9 +21,20 @@ enum { STATUS_OBF = 0x01, STATUS_SYS = 0x04, STATUS_CMD = 0x08, STATUS_UNLOCKED 
 enum { OUT_RESET_N = 0x01, OUT_A20 = 0x02 };
 enum { PORT_A_RESET = 0x01, PORT_A_A20 = 0x02 };
 enum i8042_command {
-	CMD_READ_MODE = 0x20, CMD_WRITE_MODE = 0x60, CMD_AUX_OFF = 0xa7, CMD_AUX_ON = 0xa8, CMD_AUX_TEST = 0xa9, CMD_SELF_TEST = 0xaa,
-	CMD_KBD_TEST = 0xab, CMD_KBD_OFF = 0xad, CMD_KBD_ON = 0xae, CMD_READ_OUT = 0xd0, CMD_WRITE_OUT = 0xd1, CMD_A20_OFF = 0xdd,
-	CMD_A20_ON = 0xdf, CMD_PULSE = 0xf0,
+	CMD_READ_MODE = 0x20,
+	CMD_WRITE_MODE = 0x60,
+	CMD_AUX_OFF = 0xa7,
+	CMD_AUX_ON = 0xa8,
+	CMD_AUX_TEST = 0xa9,
+	CMD_SELF_TEST = 0xaa,
+	CMD_KBD_TEST = 0xab,
+	CMD_KBD_OFF = 0xad,
+	CMD_KBD_ON = 0xae,
+	CMD_READ_OUT = 0xd0,
+	CMD_WRITE_OUT = 0xd1,
+	CMD_A20_OFF = 0xdd,
+	CMD_A20_ON = 0xdf,
+	CMD_PULSE = 0xf0,
 };
 enum { TEST_OK = 0x55, LINE_STUCK = 0x03 /* data line stuck: no device */ };
 

@@ -2,8 +2,8 @@
 /*
  * 82093AA I/O APIC.
  *
- * Wiring: ISA IRQ 0 arrives at pin 2 (the MADT says so), pin 0 and the cascade IRQ 2 are not connected; every other GSI is
- * the pin of its number. Line levels are logical, so the polarity bit is kept but means nothing.
+ * Wiring: ISA IRQ 0 arrives at pin 2 (the MADT says so), pin 0 and the cascade IRQ 2 are not connected; every other GSI
+ * is the pin of its number. Line levels are logical, so the polarity bit is kept but means nothing.
  *
  * A redirection entry:  63-56 destination | 16 mask | 15 level | 14 remote IRR | 13 polarity | 12 status | 11 logical |
  *                       10-8 delivery mode | 7-0 vector

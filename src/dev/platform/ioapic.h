@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* 82093AA I/O APIC, 24 pins, with the EOI register of version 20h. An interrupt line sink; talks to io->lapic by MSI. */
+/* 82093AA I/O APIC, 24 pins, version 20h (EOI register). Interrupt line sink; io->lapic hears it by MSI. */
 #ifndef DEV_PLATFORM_IOAPIC_H
 #define DEV_PLATFORM_IOAPIC_H
 

@@ -2,8 +2,8 @@
 /*
  * Local APIC: acceptance and priority of interrupts, end of interrupt, interprocessor messages, LINT pins.
  *
- * Reset leaves the boot processor's APIC in virtual wire mode as firmware would (MP specification 1.4, 3.6.2.2): software
- * enabled, LINT0 = ExtINT, LINT1 = NMI; the others are in the architectural reset state.
+ * Reset leaves the boot processor's APIC in virtual wire mode as firmware would (MP specification 1.4, 3.6.2.2):
+ * software enabled, LINT0 = ExtINT, LINT1 = NMI; the others are in the architectural reset state.
  *
  * Invariant: whenever an interrupt of a CPU becomes deliverable (a vector arrives above the processor priority, the
  * priority drops, INTR rises) io->kick() is called for that CPU.
@@ -138,7 +138,7 @@ static void lapic_deliver(struct lapic_cpu *c, enum lapic_dlm dlm, uint8_t vecto
 	}
 }
 
-/* 10.6.2 and 10.12.10: does a message with this destination concern the CPU? 0xffffffff is the broadcast in every mode. */
+/* 10.6.2 and 10.12.10: does a message with this destination concern the CPU? ffffffff is the broadcast in all modes. */
 static bool lapic_addressed(const struct lapic_cpu *c, uint32_t dest, bool logical)
 {
 	uint32_t ldr;

@@ -9,10 +9,10 @@
 
 /* Messages to processors that are not interrupts. Any member may be NULL (the message is then lost). vm is io->vm. */
 struct lapic_cpu_ops {
-	unsigned (*current)(void *vm);                           /* the CPU whose MMIO access is being served; NULL: CPU 0 */
+	unsigned (*current)(void *vm); /* the CPU whose MMIO access is being served; NULL: CPU 0 */
 	void (*nmi)(void *vm, unsigned cpu);
-	void (*init)(void *vm, unsigned cpu);                    /* INIT: reset, wait for SIPI (the BSP starts at its reset vector) */
-	void (*start)(void *vm, unsigned cpu, uint8_t vector);   /* SIPI; only obeyed in wait-for-SIPI, which vm/ tracks */
+	void (*init)(void *vm, unsigned cpu); /* INIT: reset, wait for SIPI (the BSP starts at its reset vector) */
+	void (*start)(void *vm, unsigned cpu, uint8_t vector); /* SIPI; obeyed in wait-for-SIPI only: vm/ tracks it */
 };
 
 struct lapic_config {

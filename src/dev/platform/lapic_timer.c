@@ -2,9 +2,9 @@
 /*
  * Local APIC timer: one-shot, periodic and TSC-deadline modes.
  *
- * The bus clock is 1 GHz, so a tick is a nanosecond of machine time times the divider. Periods advance timer_start by whole
- * periods: however late an expiry is served, the schedule does not move. Wrapping arithmetic is deliberate: timer_start
- * may lie before time 0 after a change of the divider.
+ * The bus clock is 1 GHz, so a tick is a nanosecond of machine time times the divider. Periods advance timer_start by
+ * whole periods: however late an expiry is served, the schedule does not move. Wrapping arithmetic is deliberate:
+ * timer_start may lie before time 0 after a change of the divider.
  *
  * Invariant: the host timer is armed exactly while the guest's timer will fire.
  * Locking: io->lock. Spec: SDM vol. 3A 10.5.4.

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * PCI bus 0 behind configuration mechanism #1 (CF8h/CFCh), with a host bridge at 00:00.0 and the reset control register at CF9h.
+ * PCI bus 0 behind configuration mechanism #1 (CF8h/CFCh), with a host bridge at 00:00.0 and the reset control register
+ * at CF9h.
  */
 #ifndef DEV_PLATFORM_PCI_H
 #define DEV_PLATFORM_PCI_H

@@ -3,8 +3,8 @@
  * 8259A pair: master at 20h, slave at A0h cascaded on the master's input 2; ELCR at 4D0h.
  *
  * An input in edge mode must stay high until it is acknowledged (8259A data sheet, "Interrupt sequence"); otherwise the
- * acknowledge cycle finds nothing and yields the spurious vector of level 7. IRR therefore is `latched edge && line` for edge
- * inputs and `line` for level inputs.
+ * acknowledge cycle finds nothing and yields the spurious vector of level 7. IRR therefore is `latched edge && line`
+ * for edge inputs and `line` for level inputs.
  *
  * Reset leaves what firmware hands over to an operating system: bases 08h and 70h, everything masked.
  * Invariant: `intr` is the master's INTR output as last reported to cfg.intr (the local APICs' LINT0).
@@ -70,7 +70,7 @@ static unsigned chip_level(const struct pic_chip *c, unsigned rank)
 	return (c->lowest + 1 + rank) & 7;
 }
 
-/* The level this chip would present, or -1. `nested`: in special fully nested mode the cascade level interrupts itself. */
+/* The level this chip would present, or -1. `nested`: the cascade level interrupts itself (SFNM). */
 static int chip_pending(const struct pic_chip *c, bool nested)
 {
 	uint8_t isr = c->isr;
@@ -162,7 +162,7 @@ static int pic_ack(void *opaque)
 		if (slave >= 0)
 			chip_accept(&d->chip[1], slave);
 		vector = d->chip[1].base | (slave >= 0 ? slave : 7);
-		/* The slave's output pulses low during INTA: a second request of its own makes a new edge on the master. */
+		/* The slave's output pulses low during INTA: its next request is a new edge on the master. */
 		chip_set_line(&d->chip[0], CASCADE, false);
 	}
 	pic_drop_intr(d);
@@ -189,7 +189,7 @@ static void pic_set(void *opaque, unsigned gsi, bool level)
 
 static void chip_icw1(struct pic_chip *c, uint8_t val)
 {
-	/* "Initialization command words": edge sense cleared, IMR cleared, IR7 lowest, special mask off, reads give IRR. */
+	/* edge sense cleared, IMR cleared, IR7 lowest, special mask off, reads give IRR. */
 	c->edge = 0;
 	c->imr = c->isr = 0;
 	c->lowest = 7;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The pair of 8259A interrupt controllers of a PC, with the edge/level control registers. Registers itself as an interrupt
- * line sink (GSI 0-15 are its ISA inputs) and as io->pic.
+ * The pair of 8259A interrupt controllers of a PC, with the edge/level control registers. Registers itself as an
+ * interrupt line sink (GSI 0-15 are its ISA inputs) and as io->pic.
  */
 #ifndef DEV_PLATFORM_PIC_H
 #define DEV_PLATFORM_PIC_H

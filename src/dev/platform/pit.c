@@ -3,8 +3,8 @@
  * 8254 programmable interval timer at 40h-43h and NMI status/control port 61h.
  *
  * Everything is a function of absolute clock ticks (io_now() * 1.193182 MHz): a channel remembers the tick at which its
- * counting element was loaded, and the count and the OUT pin follow from the distance to it. Nothing runs between accesses
- * except one host timer for the transitions of OUT0.
+ * counting element was loaded, and the count and the OUT pin follow from the distance to it. Nothing runs between
+ * accesses except one host timer for the transitions of OUT0.
  *
  *        mode  OUT as a function of e = ticks since loading, N = count
  *        0     low until e >= N, then high                    (interrupt on terminal count)
@@ -14,8 +14,8 @@
  *        4     low while e == N, once                         (software strobe)
  *        5     as 4, started by a gate edge                   (hardware strobe)
  *
- * Invariant: the timer is armed for the next transition of OUT0 that matters; the irq line equals OUT0 (the one-tick low
- * strobes of modes 2, 4 and 5 become a low-high pulse at their end).
+ * Invariant: the timer is armed for the next transition of OUT0 that matters; the irq line equals OUT0 (the one-tick
+ * low strobes of modes 2, 4 and 5 become a low-high pulse at their end).
  * Locking: io->lock. Spec: Intel 82C54 data sheet (231244); 82371SB (PIIX3) 2.5.6.1 for port 61h.
  */
 #include "dev/platform/pit.h"
@@ -32,7 +32,7 @@ enum { STATUS_OUT = 0x80, STATUS_NULL = 0x40 };
 enum { SPK_GATE = 0x01, SPK_DATA = 0x02, SPK_WRITABLE = 0x0f, SPK_REFRESH = 0x10, SPK_OUT = 0x20 };
 #define REFRESH_NS 15085 /* one DRAM refresh request, 18 ticks */
 #define NO_TICK UINT64_MAX
-/* OUT0 is followed at most this often (about 20 us); faster programming coalesces edges instead of storming the host. */
+/* OUT0 is followed at most this often (about 20 us); faster programming coalesces edges and spares the host. */
 #define MIN_TICKS 24
 
 struct pit_channel {
@@ -126,7 +126,7 @@ static uint16_t pit_value(const struct pit_channel *c, uint64_t tick)
 	if (c->mode == 2) {
 		v = n - e % n;
 	} else if (c->mode == 3) {
-		/* Counts down by two, twice a period; an odd count starts from N-1 and its high half is one tick longer. */
+		/* Counts down by two, twice a period; an odd count starts from N-1 with a longer high half. */
 		p = e % n;
 		if (p >= (n + 1) / 2)
 			p -= (n + 1) / 2;
@@ -407,7 +407,8 @@ static uint8_t pit_get_speaker(void *opaque, uint64_t off)
 
 	(void)off;
 	pit_settle(&d->ch[2], tick);
-	return d->speaker | ((io_now(d->io) / REFRESH_NS & 1) ? SPK_REFRESH : 0) | (pit_out(&d->ch[2], tick) ? SPK_OUT : 0);
+	return d->speaker | ((io_now(d->io) / REFRESH_NS & 1) ? SPK_REFRESH : 0) |
+	       (pit_out(&d->ch[2], tick) ? SPK_OUT : 0);
 }
 
 static void pit_put_speaker(void *opaque, uint64_t off, uint8_t val)

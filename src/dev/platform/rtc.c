@@ -2,13 +2,14 @@
 /*
  * MC146818A real-time clock.
  *
- * The clock is the host's UTC plus an offset that the guest sets by writing the time registers; while it is stopped (SET, or
- * the divider held in reset) the registers are plain memory, and starting it computes a new offset. Flags of register C are
- * brought up to date when somebody looks: PF from the 32.768 kHz tick, UF and AF from the seconds that passed. Timers exist
- * only while an enabled interrupt waits for one of them.
+ * The clock is the host's UTC plus an offset that the guest sets by writing the time registers; while it is stopped
+ * (SET, or the divider held in reset) the registers are plain memory, and starting it computes a new offset. Flags of
+ * register C are brought up to date when somebody looks: PF from the 32.768 kHz tick, UF and AF from the seconds that
+ * passed. Timers exist only while an enabled interrupt waits for one of them.
  *
  * Invariant: irq line == IRQF of register C.
- * Locking: io->lock. Spec: Motorola MC146818A data sheet; 82371AB (PIIX4) 8.5 for the alarm's don't-care codes and 2 MSBs.
+ * Locking: io->lock. Spec: Motorola MC146818A data sheet; 82371AB (PIIX4) 8.5 for the alarm's don't-care codes (two
+ * highest bits set).
  */
 #include "dev/platform/rtc.h"
 
@@ -20,8 +21,20 @@
 #include "dev/device.h"
 
 enum rtc_reg {
-	RTC_SEC = 0x00, RTC_SEC_ALARM = 0x01, RTC_MIN = 0x02, RTC_MIN_ALARM = 0x03, RTC_HOUR = 0x04, RTC_HOUR_ALARM = 0x05,
-	RTC_WDAY = 0x06, RTC_DAY = 0x07, RTC_MONTH = 0x08, RTC_YEAR = 0x09, RTC_A = 0x0a, RTC_B = 0x0b, RTC_C = 0x0c, RTC_D = 0x0d,
+	RTC_SEC = 0x00,
+	RTC_SEC_ALARM = 0x01,
+	RTC_MIN = 0x02,
+	RTC_MIN_ALARM = 0x03,
+	RTC_HOUR = 0x04,
+	RTC_HOUR_ALARM = 0x05,
+	RTC_WDAY = 0x06,
+	RTC_DAY = 0x07,
+	RTC_MONTH = 0x08,
+	RTC_YEAR = 0x09,
+	RTC_A = 0x0a,
+	RTC_B = 0x0b,
+	RTC_C = 0x0c,
+	RTC_D = 0x0d,
 	RTC_CENTURY = 0x32,
 };
 enum { A_UIP = 0x80, A_DV = 0x70, A_DV_RUN = 0x20, A_DV_RESET = 0x60, A_RS = 0x0f };
@@ -66,7 +79,8 @@ static __int128 rtc_time_ns(const struct rtc *d)
 
 static int64_t rtc_floor_sec(__int128 ns)
 {
-	return ns >= 0 ? (int64_t)(ns / (int64_t)NS_PER_SEC) : -(int64_t)((-ns + (int64_t)NS_PER_SEC - 1) / (int64_t)NS_PER_SEC);
+	return ns >= 0 ? (int64_t)(ns / (int64_t)NS_PER_SEC)
+		       : -(int64_t)((-ns + (int64_t)NS_PER_SEC - 1) / (int64_t)NS_PER_SEC);
 }
 
 /* --- register formats (BCD or binary, 12 or 24 hours) ------------------------------------------------------------- */
@@ -95,7 +109,7 @@ static unsigned rtc_decode_hour(const struct rtc *d, uint8_t raw)
 	return rtc_decode(d, raw & 0x7f) % 12 + ((raw & 0x80) ? 12 : 0);
 }
 
-/* --- calendar: proleptic Gregorian, days since 1970-01-01 ---------------------------------------------------------- */
+/* --- calendar: proleptic Gregorian, days since 1970-01-01 -------------------------------------------------------- */
 
 static int64_t days_from_civil(int64_t y, unsigned m, unsigned day)
 {
@@ -160,7 +174,7 @@ static int64_t rtc_collect(const struct rtc *d)
 	       rtc_decode(d, d->cmos[RTC_MIN]) % 60 * 60 + rtc_decode(d, d->cmos[RTC_SEC]) % 60;
 }
 
-/* --- flags and interrupts ------------------------------------------------------------------------------------------ */
+/* --- flags and interrupts ---------------------------------------------------------------------------------------- */
 
 /* Period in 32.768 kHz ticks; 0 = off. Rates 1 and 2 alias 8 and 9 with this time base. */
 static uint64_t rtc_period(const struct rtc *d)
@@ -277,7 +291,7 @@ static void rtc_expire(void *opaque, uint64_t now)
 	rtc_settle(opaque); /* host UTC may have been stepped: what is not due is armed again */
 }
 
-/* --- registers ----------------------------------------------------------------------------------------------------- */
+/* --- registers --------------------------------------------------------------------------------------------------- */
 
 /* Makes the registers the truth: the clock reads `registers + sub-second` now. */
 static void rtc_set_time(struct rtc *d, uint64_t sub_ns)
@@ -314,7 +328,8 @@ static void rtc_write_control(struct rtc *d, unsigned reg, uint8_t val)
 
 static bool rtc_is_time(unsigned reg)
 {
-	return (reg <= RTC_YEAR && reg != RTC_SEC_ALARM && reg != RTC_MIN_ALARM && reg != RTC_HOUR_ALARM) || reg == RTC_CENTURY;
+	return (reg <= RTC_YEAR && reg != RTC_SEC_ALARM && reg != RTC_MIN_ALARM && reg != RTC_HOUR_ALARM) ||
+	       reg == RTC_CENTURY;
 }
 
 static uint8_t rtc_read_data(struct rtc *d)

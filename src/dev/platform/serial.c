@@ -2,9 +2,9 @@
 /*
  * 16550A UART: the console.
  *
- * The transmitter is infinitely fast: a byte written to THR is handed to the host at once, so THRE and TEMT always read 1
- * and the transmitter-empty interrupt follows each write. The receiver has the real 16-byte FIFO with its four trigger
- * levels and the character timeout.
+ * The transmitter is infinitely fast: a byte written to THR is handed to the host at once, so THRE and TEMT always read
+ * 1 and the transmitter-empty interrupt follows each write. The receiver has the real 16-byte FIFO with its four
+ * trigger levels and the character timeout.
  *
  * Invariant: after every entry point the interrupt line equals (some enabled source pending) && OUT2 && !loopback.
  * Locking: io->lock. Spec: National Semiconductor PC16550D data sheet, section 8 (registers).
@@ -17,18 +17,53 @@
 
 #include "dev/device.h"
 
-enum serial_reg { REG_DATA = 0, REG_IER = 1, REG_IIR_FCR = 2, REG_LCR = 3, REG_MCR = 4, REG_LSR = 5, REG_MSR = 6, REG_SCR = 7 };
+enum serial_reg {
+	REG_DATA = 0,
+	REG_IER = 1,
+	REG_IIR_FCR = 2,
+	REG_LCR = 3,
+	REG_MCR = 4,
+	REG_LSR = 5,
+	REG_MSR = 6,
+	REG_SCR = 7
+};
 
 /* 8.8 interrupt enable; the low bits of IIR (8.7) per source in order of priority. */
 enum { IER_RDA = 0x01, IER_THRE = 0x02, IER_RLS = 0x04, IER_MSI = 0x08, IER_MASK = 0x0f };
-enum { IIR_MSI = 0x00, IIR_NONE = 0x01, IIR_THRE = 0x02, IIR_RDA = 0x04, IIR_RLS = 0x06, IIR_TIMEOUT = 0x0c, IIR_FIFO = 0xc0 };
+enum {
+	IIR_MSI = 0x00,
+	IIR_NONE = 0x01,
+	IIR_THRE = 0x02,
+	IIR_RDA = 0x04,
+	IIR_RLS = 0x06,
+	IIR_TIMEOUT = 0x0c,
+	IIR_FIFO = 0xc0
+};
 enum { FCR_ENABLE = 0x01, FCR_CLEAR_RX = 0x02, FCR_CLEAR_TX = 0x04, FCR_KEPT = 0xc9 };
 enum { LCR_DLAB = 0x80 };
 enum { MCR_DTR = 0x01, MCR_RTS = 0x02, MCR_OUT1 = 0x04, MCR_OUT2 = 0x08, MCR_LOOP = 0x10, MCR_MASK = 0x1f };
-enum { LSR_DR = 0x01, LSR_OE = 0x02, LSR_PE = 0x04, LSR_FE = 0x08, LSR_BI = 0x10, LSR_THRE = 0x20, LSR_TEMT = 0x40, LSR_FIFOERR = 0x80 };
+enum {
+	LSR_DR = 0x01,
+	LSR_OE = 0x02,
+	LSR_PE = 0x04,
+	LSR_FE = 0x08,
+	LSR_BI = 0x10,
+	LSR_THRE = 0x20,
+	LSR_TEMT = 0x40,
+	LSR_FIFOERR = 0x80
+};
 #define LSR_CHAR_ERRORS (LSR_PE | LSR_FE | LSR_BI)
 #define LSR_ERRORS (LSR_OE | LSR_CHAR_ERRORS)
-enum { MSR_DCTS = 0x01, MSR_DDSR = 0x02, MSR_TERI = 0x04, MSR_DDCD = 0x08, MSR_CTS = 0x10, MSR_DSR = 0x20, MSR_RI = 0x40, MSR_DCD = 0x80 };
+enum {
+	MSR_DCTS = 0x01,
+	MSR_DDSR = 0x02,
+	MSR_TERI = 0x04,
+	MSR_DDCD = 0x08,
+	MSR_CTS = 0x10,
+	MSR_DSR = 0x20,
+	MSR_RI = 0x40,
+	MSR_DCD = 0x80
+};
 #define MSR_LINES 0xf0
 
 #define FIFO_SIZE 16
@@ -129,7 +164,7 @@ static void serial_receive(struct serial *d, uint8_t c, uint8_t err)
 
 	if (d->count >= serial_capacity(d)) {
 		d->lsr |= LSR_OE;
-		/* Without FIFO the new character overwrites the holding register; with it the shift register is lost. */
+		/* Without FIFO the new character overwrites the holding register; with it the new one is lost. */
 		if (!(d->fcr & FCR_ENABLE))
 			d->fifo[d->head] = c;
 	} else {
@@ -256,7 +291,7 @@ static uint8_t serial_get(void *opaque, uint64_t off)
 
 static void serial_transmit(struct serial *d, uint8_t c)
 {
-	/* The write withdraws the interrupt and the (instant) transmission raises it anew: an edge, as the guest expects. */
+	/* The write withdraws the interrupt and the (instant) transmission raises it anew: an edge. */
 	d->thre_pending = false;
 	serial_update(d);
 	if (d->mcr & MCR_LOOP)

@@ -71,7 +71,11 @@ static inline struct machine *m_create(unsigned ncpus)
 	static const struct lapic_cpu_ops cpus = {.current = m_current, .nmi = m_nmi, .init = m_init, .start = m_start};
 	static const struct chr_ops chr = {.put = m_put, .room = m_room};
 	struct machine *m = calloc(1, sizeof(*m));
-	struct board_config cfg = {.ncpus = ncpus, .ram_below_4g = 512 << 20, .serial = &chr, .cpus = &cpus, .wall_ns = m_wall,
+	struct board_config cfg = {.ncpus = ncpus,
+				   .ram_below_4g = 512 << 20,
+				   .serial = &chr,
+				   .cpus = &cpus,
+				   .wall_ns = m_wall,
 				   .debug_exit = true};
 
 	assert_non_null(m);

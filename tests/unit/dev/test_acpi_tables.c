@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* ACPI tables: reachable from the RSDP, checksums, sizes; the AML disassembles where iasl is installed. Fixed hardware. */
+/* ACPI tables: reachable from the RSDP, checksums, sizes; the AML disassembles if iasl is there. Fixed hardware. */
 #include "machine.h"
 
 #include <stdio.h>
@@ -55,8 +55,10 @@ static void disassemble(const uint8_t *dsdt)
 	assert_int_equal(fwrite(dsdt, 1, le(dsdt + 4, 4), f), le(dsdt + 4, 4));
 	fclose(f);
 	/* Recompiling without errors proves that the disassembler understood every byte. */
-	snprintf(cmd, sizeof(cmd), "cd %s && iasl -d dsdt.dat >log 2>&1 && iasl dsdt.dsl >log2 2>&1 && grep -q ' 0 Errors, 0 Warnings' log2",
-		 dir);
+	snprintf(
+	    cmd, sizeof(cmd),
+	    "cd %s && iasl -d dsdt.dat >log 2>&1 && iasl dsdt.dsl >log2 2>&1 && grep -q ' 0 Errors, 0 Warnings' log2",
+	    dir);
 	r = system(cmd);
 	snprintf(cmd, sizeof(cmd), "rm -rf %s", dir);
 	assert_int_equal(system(cmd), 0);

@@ -16,7 +16,11 @@ static void set(struct machine *m, unsigned index, uint32_t val)
 	writel(m, IOAPIC + 0x10, val);
 }
 
-static void rte(struct machine *m, unsigned pin, uint32_t low) { set(m, 0x11 + 2 * pin, 0); set(m, 0x10 + 2 * pin, low); }
+static void rte(struct machine *m, unsigned pin, uint32_t low)
+{
+	set(m, 0x11 + 2 * pin, 0);
+	set(m, 0x10 + 2 * pin, low);
+}
 static void irq(struct machine *m, unsigned n, bool level) { io_irq_set(&m->io, n, level); }
 static void eoi(struct machine *m) { writel(m, APIC(0xb0), 0); }
 

@@ -2,8 +2,21 @@
 /* Local APIC: priorities, timer modes, interprocessor messages, x2APIC, virtual wire. */
 #include "machine.h"
 
-enum { SVR = 0xf0, TPR = 0x80, PPR = 0xa0, EOI = 0xb0, ICR = 0x300, ICR2 = 0x310, LVTT = 0x320, LINT0 = 0x350, LVTERR = 0x370,
-       TMICT = 0x380, TMCCT = 0x390, TDCR = 0x3e0, ESR = 0x280 };
+enum {
+	SVR = 0xf0,
+	TPR = 0x80,
+	PPR = 0xa0,
+	EOI = 0xb0,
+	ICR = 0x300,
+	ICR2 = 0x310,
+	LVTT = 0x320,
+	LINT0 = 0x350,
+	LVTERR = 0x370,
+	TMICT = 0x380,
+	TMCCT = 0x390,
+	TDCR = 0x3e0,
+	ESR = 0x280
+};
 #define SELF 0x40000
 
 static void self_ipi(struct machine *m, uint8_t vector) { writel(m, APIC(ICR), SELF | vector); }
@@ -374,7 +387,8 @@ static void test_hostile(void **state)
 		m->current = rand() % 3; /* a CPU that does not exist, too */
 		switch (rand() % 5) {
 		case 0:
-			io_write(&m->io, IO_MMIO, APIC(off & (rand() & 1 ? 0xff0 : 0xfff)), size, (uint64_t)rand() << 16 ^ rand());
+			io_write(&m->io, IO_MMIO, APIC(off & (rand() & 1 ? 0xff0 : 0xfff)), size,
+				 (uint64_t)rand() << 16 ^ rand());
 			break;
 		case 1:
 			io_read(&m->io, IO_MMIO, APIC(off), size, &v);

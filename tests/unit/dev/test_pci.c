@@ -41,7 +41,8 @@ static void test_function(void **state)
 	struct machine *m = m_create(1);
 	uint32_t last = 0;
 	void *pci = board_find(&m->board, "pci");
-	const struct pci_function fn = {.devfn = 0x18, .config_read = fake_read, .config_write = fake_write, .opaque = &last};
+	const struct pci_function fn = {
+	    .devfn = 0x18, .config_read = fake_read, .config_write = fake_write, .opaque = &last};
 
 	(void)state;
 	assert_int_equal(pci_add_function(pci, &fn), 0);
