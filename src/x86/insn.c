@@ -53,12 +53,21 @@ static bool int_exception(ZydisMnemonic m)
 	}
 }
 
+/* x87 members of an instruction set (P6) that is otherwise integer. */
+static bool x87_exception(ZydisMnemonic m)
+{
+	return m == ZYDIS_MNEMONIC_FCOMI || m == ZYDIS_MNEMONIC_FCOMIP || m == ZYDIS_MNEMONIC_FUCOMI ||
+	       m == ZYDIS_MNEMONIC_FUCOMIP;
+}
+
 static int kind_of(const ZydisDecodedInstruction *z)
 {
 	if (z->encoding != ZYDIS_INSTRUCTION_ENCODING_LEGACY && z->encoding != ZYDIS_INSTRUCTION_ENCODING_VEX)
 		return z->mnemonic == ZYDIS_MNEMONIC_PREFETCHW || z->mnemonic == ZYDIS_MNEMONIC_PREFETCH ? INSN_INT : -1;
 	if (int_exception(z->mnemonic))
 		return INSN_INT;
+	if (x87_exception(z->mnemonic))
+		return INSN_X87;
 	return (int)isa_kind[z->meta.isa_set] - 1;
 }
 
