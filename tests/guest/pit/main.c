@@ -27,12 +27,20 @@ static void spin(u64 tsc)
 static void test_count(void)
 {
 	u16 a, b;
+	u64 t;
 
-	pit_set(0, 2, 0);                           /* 65536 */
-	a = pit_read(0);
-	spin(tsc_hz() / 1000);                      /* 1193 ticks */
-	b = pit_read(0);
-	CHECK((u16)(a - b) > 900 && (u16)(a - b) < 20000);
+	/* 1 ms is 1193 ticks; measured, because this CPU may be held up. Above 40 ms the counter could have wrapped: again. */
+	for (unsigned n = 0; n < 5; n++) {
+		pit_set(0, 2, 0);                   /* 65536 */
+		t = rdtsc();
+		a = pit_read(0);
+		spin(tsc_hz() / 1000);
+		b = pit_read(0);
+		t = (rdtsc() - t) / (tsc_hz() / 1193182 + 1);
+		if (t < 40000)
+			break;
+	}
+	CHECK((u16)(a - b) > 900 && (u16)(a - b) <= t + t / 4);
 	/* a latched count does not move */
 	outb(0x43, 0x00);
 	spin(tsc_hz() / 2000);
@@ -82,7 +90,7 @@ static void test_irq0(void)
 	cli();
 	t0 = rdtsc() - t0;
 	CHECK_EQ(ticks, 10);
-	CHECK(t0 > hz / 1000 * 15 && t0 < hz / 2);
+	CHECK(t0 > hz / 1000 * 15 && t0 < hz);
 	/* mode 0: one interrupt, then silence */
 	ticks = 0;
 	pit_set(0, 0, 1193);
@@ -122,7 +130,7 @@ static void test_speaker(void)
 	while (!(inb(0x61) & 0x20) && rdtsc() - t0 < hz)
 		;
 	t0 = rdtsc() - t0;
-	CHECK(t0 > hz / 1000 * 4 && t0 < hz / 1000 * 100);
+	CHECK(t0 > hz / 1000 * 4 && t0 < hz / 2);
 	/* gate low: the count stands still in mode 0 */
 	outb(0x61, (u8)(inb(0x61) & ~3));
 	CHECK_EQ(inb(0x61) & 3, 0);
