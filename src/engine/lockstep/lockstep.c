@@ -67,13 +67,15 @@ static const struct vcpu *as_vcpu(const struct state *s)
 	return (const struct vcpu *)(s->arch - ARCH_FROM);
 }
 
-/* Runs at most n instructions, as long as they follow one another. Returns the flags left undefined; *r as interp_step. */
-static uint16_t run_interp(struct vcpu *v, const struct bt_block *b, const uint8_t *page, int *r)
+/* Runs at most n instructions, as long as they follow one another. Returns the flags left undefined; *r as interp_step. *event:
+ * left where an event waits (STI or POPF let an interrupt in), which the rest of the block, a CLI perhaps, must not run past. */
+static uint16_t run_interp(struct vcpu *v, const struct bt_block *b, const uint8_t *page, int *r, bool *event)
 {
 	unsigned off = b->off;
 	uint16_t undefined = 0;
 
 	*r = 0;
+	*event = false;
 	for (unsigned i = 0; i < b->ninsn && !*r; i++) {
 		struct insn in;
 		uint64_t next;
@@ -85,6 +87,10 @@ static uint16_t run_interp(struct vcpu *v, const struct bt_block *b, const uint8
 		*r = interp_step(v);
 		undefined = (uint16_t)((undefined & ~in.flags_write) | in.flags_undef);
 		off += in.len;
+		if (__atomic_load_n(&v->event, __ATOMIC_ACQUIRE)) {
+			*event = true;
+			break;
+		}
 		if (v->rip != next)
 			break;
 	}
@@ -220,7 +226,7 @@ static enum exit_reason compare_block(struct vcpu *v, struct lockstep *ls, uint3
 	struct bt_block b = bt->block[block];
 	const uint8_t *page = mem_frame(v->mem, bt->page[b.page].gfn, false);
 	uint64_t events = bt->stats.events, exceptions = v->stats.exceptions;
-	bool exception;
+	bool exception, event;
 	char what[64];
 	uint16_t undefined;
 	int r;
@@ -230,10 +236,10 @@ static enum exit_reason compare_block(struct vcpu *v, struct lockstep *ls, uint3
 	ls->journal.n = 0;
 	ls->journal.io = ls->journal.overflow = false;
 	v->journal = &ls->journal;
-	undefined = run_interp(v, &b, page, &r);
+	undefined = run_interp(v, &b, page, &r, &event);
 	exception = v->stats.exceptions != exceptions;
 	v->journal = NULL;
-	if (r || ls->journal.io || ls->journal.overflow || bt->block[block].dead) {
+	if (r || event || ls->journal.io || ls->journal.overflow || bt->block[block].dead) {
 		ls->skipped++;
 		*stop = r < 0;
 		return EXIT_SHUTDOWN;
