@@ -50,15 +50,16 @@ static void save(struct vcpu *v, struct state *s)
 	memcpy(&s->fpu, &v->fpu, sizeof(s->fpu));
 }
 
-/* Puts a saved state back, except what other threads write (event bits). */
+/* Puts a saved state back, except the event bits: other threads set them at any moment, so they are not even rewritten with what was
+ * just read. */
 static void restore(struct vcpu *v, const struct state *s)
 {
-	uint32_t ev = __atomic_load_n(&v->event, __ATOMIC_ACQUIRE);
+	size_t after = offsetof(struct vcpu, event) + sizeof(v->event);
 
 	v->fpu_live = false;
-	memcpy((uint8_t *)v + ARCH_FROM, s->arch, sizeof(s->arch));
+	memcpy((uint8_t *)v + ARCH_FROM, s->arch, offsetof(struct vcpu, event) - ARCH_FROM);
+	memcpy((uint8_t *)v + after, s->arch + after - ARCH_FROM, ARCH_TO - after);
 	memcpy(&v->fpu, &s->fpu, sizeof(s->fpu));
-	__atomic_store_n(&v->event, ev, __ATOMIC_RELEASE);
 	v->fpu_live = false;
 }
 
