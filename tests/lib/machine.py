@@ -4,6 +4,7 @@
 Used by tests/vm and bench; standard library only. A Machine owns one process group and one end of a pipe, a
 pseudo-terminal or a file for its standard input; close() always ends that process, and only that one.
 """
+import fcntl
 import json
 import os
 import pty
@@ -12,6 +13,7 @@ import select
 import shutil
 import signal
 import subprocess
+import termios
 import time
 
 TOP = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
@@ -45,9 +47,10 @@ def have_qemu():
 
 
 def engines():
-    """The engines that `doppel check` says work here, best first (lockstep left out: it is a debugging mode)."""
+    """The engines that `doppel check` says work here, fastest first (lockstep left out: it is a debugging mode)."""
     out = subprocess.run([DOPPEL, "check", "--format", "json"], capture_output=True, text=True, timeout=60).stdout
-    return [e["name"] for e in json.loads(out)["engines"] if e["works"] and e["name"] != "lockstep"]
+    works = [e["name"] for e in json.loads(out)["engines"] if e["works"] and e["name"] != "lockstep"]
+    return sorted(works, key=["kvm", "bt", "interp"].index)
 
 
 class Timeout(Exception):
@@ -66,7 +69,9 @@ class Machine:
         self.err_read, err_write = os.pipe()
         if stdin == "pty":
             self.master, slave = pty.openpty()
-            self.proc = subprocess.Popen(cmd, stdin=slave, stdout=slave, stderr=err_write, start_new_session=True, **who)
+            # The terminal becomes the controlling one of the new session, as under a login shell.
+            self.proc = subprocess.Popen(cmd, stdin=slave, stdout=slave, stderr=err_write, start_new_session=True,
+                                         preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0), **who)
             self.slave = slave
             self.read_fd = self.write_fd = self.master
         else:
@@ -78,7 +83,7 @@ class Machine:
         os.set_blocking(self.err_read, False)
         self.err = b""
 
-    def _read(self, timeout):
+    def read_some(self, timeout):
         """Takes what there is on the console within timeout; False at its end."""
         ready, _, _ = select.select([self.read_fd, self.err_read], [], [], max(0, timeout))
         if self.err_read in ready:
@@ -108,13 +113,13 @@ class Machine:
             if time.monotonic() > end:
                 raise Timeout(f"no {pattern!r} within {timeout} s")
             # With a pseudo-terminal our own slave end keeps the master open: the end of the process is the end of output.
-            if not self._read(min(0.2, end - time.monotonic())) or (self.proc.poll() is not None and not self._more()):
+            if not self.read_some(min(0.2, end - time.monotonic())) or (self.proc.poll() is not None and not self._more()):
                 if not regex.search(self.out, pos):
                     raise Timeout(f"console ended before {pattern!r}")
 
     def _more(self):
         n = len(self.out)
-        return self._read(0.05) and len(self.out) > n
+        return self.read_some(0.05) and len(self.out) > n
 
     def send(self, text):
         os.write(self.write_fd, text if isinstance(text, bytes) else text.encode())
@@ -125,7 +130,7 @@ class Machine:
         while self.proc.poll() is None:
             if time.monotonic() > end:
                 raise Timeout(f"still running after {timeout} s")
-            if not self._read(0.05):
+            if not self.read_some(0.05):
                 time.sleep(0.01)
         while self._more():
             pass

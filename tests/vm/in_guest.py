@@ -43,9 +43,9 @@ def script(report, engine, log_dir):
         m.expect(machine.BANNER, BOOT[engine])
         m.expect(rb"vmtest done", SCRIPT[engine])
         m.expect(rb"elf32 done", 60)
-        first = float(m.expect(rb"clock ([\d.]+)", SCRIPT[engine])[1])
+        first = float(m.expect(rb"clock ([\d.]+)\r", SCRIPT[engine])[1])
         t0 = time.monotonic()
-        second = float(m.expect(rb"clock ([\d.]+)", 60)[1])
+        second = float(m.expect(rb"clock ([\d.]+)\r", 60)[1])
         real, guest = time.monotonic() - t0, second - first
         m.expect(rb"script done", 60)
         status = m.finish(30)

@@ -67,6 +67,7 @@ enum {
 #define MSR_LINES 0xf0
 
 #define FIFO_SIZE 16
+#define LISTEN_POLLS 64 /* drivers read LSR once or twice for each character they send */
 #define UART_CLOCK 1843200ull
 
 struct serial {
@@ -81,6 +82,7 @@ struct serial {
 	uint8_t fifo_err[FIFO_SIZE]; /* LSR error bits of each character */
 	uint8_t head, count;
 	bool starved;          /* the host was refused bytes and waits for room() */
+	uint8_t polls;         /* LSR reads since the last transmission, saturating at LISTEN_POLLS */
 };
 
 static const uint8_t trigger_level[4] = {1, 4, 8, 14};
@@ -186,10 +188,15 @@ static void serial_clear_rx(struct serial *d)
 	serial_arm_timeout(d);
 }
 
+static bool serial_listening(const struct serial *d)
+{
+	return !(d->mcr & MCR_LOOP) && ((d->mcr & MCR_RTS) || d->polls >= LISTEN_POLLS);
+}
+
 /* Tells a host that was refused that it may try again, when that is worth a wake-up. */
 static void serial_room_now(struct serial *d)
 {
-	if (!d->starved || (d->mcr & MCR_LOOP) || d->count > serial_capacity(d) / 2)
+	if (!d->starved || !serial_listening(d) || d->count > serial_capacity(d) / 2)
 		return;
 	d->starved = false;
 	if (d->cfg.chr && d->cfg.chr->room)
@@ -246,6 +253,8 @@ static uint8_t serial_read_lsr(struct serial *d)
 	if ((d->fcr & FCR_ENABLE) && ((d->lsr & LSR_CHAR_ERRORS) || serial_fifo_has_error(d)))
 		val |= LSR_FIFOERR;
 	d->lsr &= ~LSR_ERRORS;
+	if (d->polls < LISTEN_POLLS && ++d->polls == LISTEN_POLLS)
+		serial_room_now(d);
 	return val;
 }
 
@@ -293,6 +302,8 @@ static void serial_transmit(struct serial *d, uint8_t c)
 {
 	/* The write withdraws the interrupt and the (instant) transmission raises it anew: an edge. */
 	d->thre_pending = false;
+	if (d->polls < LISTEN_POLLS)
+		d->polls = 0; /* it polls for the transmitter; once known as a reader it stays one */
 	serial_update(d);
 	if (d->mcr & MCR_LOOP)
 		serial_receive(d, c, 0);
@@ -373,7 +384,7 @@ size_t serial_room(void *dev)
 {
 	struct serial *d = dev;
 
-	return (d->mcr & MCR_LOOP) ? 0 : serial_capacity(d) - d->count;
+	return serial_listening(d) ? serial_capacity(d) - d->count : 0;
 }
 
 size_t serial_input(void *dev, const uint8_t *buf, size_t n)
@@ -410,6 +421,7 @@ static void serial_reset(void *dev)
 	d->msr = MSR_CTS | MSR_DSR | MSR_DCD;
 	d->divisor = 12; /* firmware leaves 9600 baud */
 	d->thre_pending = false;
+	d->polls = 0;
 	serial_clear_rx(d);
 	memset(d->fifo, 0, sizeof(d->fifo));
 	serial_room_now(d);

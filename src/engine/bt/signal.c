@@ -51,6 +51,13 @@ static void on_fault(int sig, siginfo_t *si, void *ctx)
 {
 	ucontext_t *uc = ctx;
 
+	if (si->si_code <= 0) { /* sent by a process, no fault of ours: die of it, which returning to nowhere does */
+		static const struct sigaction dfl = {.sa_handler = SIG_DFL};
+
+		sigaction(SIGSEGV, &dfl, NULL);
+		uc->uc_mcontext.gregs[REG_RIP] = 0;
+		return;
+	}
 	if (!redirect(si, uc->uc_mcontext.gregs)) {
 		static const struct sigaction dfl = {.sa_handler = SIG_DFL};
 

@@ -75,6 +75,10 @@ static void test_receive(void **state)
 	uint8_t text[20] = "0123456789abcdefghi";
 
 	(void)state;
+	assert_int_equal(serial_input(uart, text, 2), 0); /* nobody asserts RTS */
+	m->rooms = 0;
+	outb(m, P + 4, 0x02);
+	assert_int_equal(m->rooms, 1);
 	assert_int_equal(serial_input(uart, text, 2), 1); /* no FIFO: one holding register */
 	assert_int_equal(inb(m, P), '0');
 	outb(m, P + 2, 0x81); /* trigger 8 */
@@ -98,12 +102,34 @@ static void test_receive(void **state)
 	m_destroy(m);
 }
 
+/* A guest that never touches MCR but polls LSR gets its input all the same; one that polls for the transmitter does not. */
+static void test_polling(void **state)
+{
+	struct machine *m = m_create(1);
+	void *uart = board_find(&m->board, "serial0");
+
+	(void)state;
+	for (unsigned i = 0; i < 1000; i++) {
+		inb(m, P + 5);
+		outb(m, P, '.');
+	}
+	assert_int_equal(serial_input(uart, (const uint8_t *)"q", 1), 0);
+	m->rooms = 0;
+	for (unsigned i = 0; i < 100; i++)
+		inb(m, P + 5);
+	assert_int_equal(m->rooms, 1);
+	assert_int_equal(serial_input(uart, (const uint8_t *)"q", 1), 1);
+	assert_int_equal(inb(m, P), 'q');
+	m_destroy(m);
+}
+
 static void test_line_status(void **state)
 {
 	struct machine *m = m_create(1);
 	void *uart = board_find(&m->board, "serial0");
 
 	(void)state;
+	outb(m, P + 4, 0x02);
 	outb(m, P + 2, 0x01);
 	outb(m, P + 1, 0x05);
 	serial_input(uart, (const uint8_t *)"a", 1);
@@ -170,7 +196,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_identify), cmocka_unit_test(test_output),	     cmocka_unit_test(test_thre),
-		cmocka_unit_test(test_receive),	 cmocka_unit_test(test_line_status), cmocka_unit_test(test_loopback),
+		cmocka_unit_test(test_receive), cmocka_unit_test(test_polling),	 cmocka_unit_test(test_line_status), cmocka_unit_test(test_loopback),
 		cmocka_unit_test(test_hostile),
 	};
 

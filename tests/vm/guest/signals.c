@@ -117,6 +117,7 @@ void test_fault_regs(void)
 {
 	struct sigaction sa = {.sa_sigaction = skip_load, .sa_flags = SA_SIGINFO};
 	uint64_t rbx, r12;
+	uint8_t carry;
 
 	sigaction(SIGSEGV, &sa, NULL);
 	for (int round = 0; round < 100; round++) {
@@ -125,8 +126,8 @@ void test_fault_regs(void)
 				 "movq $12, %%r12; movq $13, %%r13; movq $14, %%r14; movq $15, %%r15\n"
 				 "cmpq %%rax, %%rax; stc\n"
 				 "movq (%%rax), %%rbx\n"
-				 "movq %%rbx, %0; movq %%r12, %1"
-				 : "=m"(rbx), "=m"(r12)
+				 "setc %2; movq %%rbx, %0; movq %%r12, %1"
+				 : "=m"(rbx), "=m"(r12), "=m"(carry)
 				 :
 				 : "rax", "rbx", "rcx", "rdx", "rsi", "rdi", "r8", "r9", "r10", "r11", "r12", "r13", "r14",
 				   "r15", "cc", "memory");
@@ -137,6 +138,7 @@ void test_fault_regs(void)
 		CHECK_EQ(fault_regs[REG_RCX], -2);
 		CHECK_EQ(fault_regs[REG_RDI], 5);
 		CHECK_EQ(fault_regs[15] & 0x8d5, 0x45); /* ZF, PF, CF */
+		CHECK_EQ(carry, 1);
 		CHECK_EQ(rbx, 0x1234);
 		CHECK_EQ(r12, 0x5678);
 	}
