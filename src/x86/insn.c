@@ -53,20 +53,17 @@ static bool int_exception(ZydisMnemonic m)
 	}
 }
 
-/* x87 members of an instruction set (P6) that is otherwise integer. */
-static bool x87_exception(ZydisMnemonic m)
-{
-	return m == ZYDIS_MNEMONIC_FCOMI || m == ZYDIS_MNEMONIC_FCOMIP || m == ZYDIS_MNEMONIC_FUCOMI ||
-	       m == ZYDIS_MNEMONIC_FUCOMIP;
-}
-
 static int kind_of(const ZydisDecodedInstruction *z)
 {
 	if (z->encoding != ZYDIS_INSTRUCTION_ENCODING_LEGACY && z->encoding != ZYDIS_INSTRUCTION_ENCODING_VEX)
 		return z->mnemonic == ZYDIS_MNEMONIC_PREFETCHW || z->mnemonic == ZYDIS_MNEMONIC_PREFETCH ? INSN_INT : -1;
+	/* Of Knights Corner, where it had a VEX encoding. */
+	if (z->mnemonic == ZYDIS_MNEMONIC_POPCNT && z->encoding == ZYDIS_INSTRUCTION_ENCODING_VEX)
+		return -1;
 	if (int_exception(z->mnemonic))
 		return INSN_INT;
-	if (x87_exception(z->mnemonic))
+	/* Zydis files FISTTP under SSE3 and FCOMI under PPRO; whatever the escape opcodes encode is x87 here. */
+	if (z->opcode_map == ZYDIS_OPCODE_MAP_DEFAULT && z->opcode >= 0xd8 && z->opcode <= 0xdf)
 		return INSN_X87;
 	return (int)isa_kind[z->meta.isa_set] - 1;
 }
@@ -131,6 +128,32 @@ static uint8_t operand_enc(ZydisOperandEncoding e)
 	case ZYDIS_OPERAND_ENCODING_IS4: return ENC_IS4;
 	case ZYDIS_OPERAND_ENCODING_NONE: return ENC_NONE;
 	default: return ENC_IMM;
+	}
+}
+
+/* What Zydis 4.0 reads differently from the processor (found by tests/insn). */
+static void fix_up(struct insn *in, const ZydisDecodedInstruction *z)
+{
+	/* SIB base 101b with mod 00b means no base and a 32-bit displacement, whatever REX.B says. */
+	if ((z->attributes & ZYDIS_ATTRIB_HAS_SIB) && z->raw.modrm.mod == 0 && (z->raw.sib.base & 7) == 5) {
+		in->mem.base = INSN_NO_REG;
+		in->mem.disp = z->raw.disp.value;
+	}
+	/* VPTEST, VTESTPS, VTESTPD clear OF, SF, AF and PF as PTEST does. */
+	if (z->mnemonic == ZYDIS_MNEMONIC_VPTEST || z->mnemonic == ZYDIS_MNEMONIC_VTESTPS || z->mnemonic == ZYDIS_MNEMONIC_VTESTPD)
+		in->flags_write = FL_ARITH;
+	/* F3 90 with REX.B is XCHG r8, rAX, not PAUSE. */
+	if (z->mnemonic == ZYDIS_MNEMONIC_PAUSE && (in->rex & 1)) {
+		const struct insn_operand rax = {
+			.kind = OPND_GPR, .reg = RAX, .size = (uint8_t)(in->rex & 8 ? 8 : in->opsize), .read = true, .write = true,
+		};
+
+		in->mnemonic = ZYDIS_MNEMONIC_XCHG;
+		in->opsize = rax.size;
+		in->nops = 2;
+		in->op[0] = in->op[1] = rax;
+		in->op[0].reg = R8;
+		in->op[0].enc = ENC_OPCODE;
 	}
 }
 
@@ -268,6 +291,7 @@ int insn_decode(struct insn *in, enum insn_mode mode, const uint8_t *code, size_
 	set_encoding(in, &z);
 	set_operands(in, &z, ops);
 	set_flags(in, z.cpu_flags);
+	fix_up(in, &z);
 	return 0;
 }
 

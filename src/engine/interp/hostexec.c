@@ -101,13 +101,13 @@ static void state_restore(const struct interp *ip)
 }
 
 /* Runs the stub with the guest's unmasked exceptions watched. */
-static int run_unmasked(struct vcpu *v, struct interp *ip, host_stub stub, struct host_regs *r, uint32_t mxcsr)
+static int run_unmasked(struct vcpu *v, struct interp *ip, const struct host_insn *h, struct host_regs *r, uint32_t mxcsr)
 {
-	uint32_t raised, unmasked;
+	uint32_t raised, unmasked, scratch;
 
 	state_save(ip);
 	mxcsr_set((mxcsr | MXCSR_MASKS) & ~MXCSR_FLAGS);
-	stub(r);
+	h->stub(r);
 	raised = mxcsr_get() & MXCSR_FLAGS;
 	unmasked = raised & ~(mxcsr >> 7);
 	if (!unmasked) {
@@ -115,6 +115,9 @@ static int run_unmasked(struct vcpu *v, struct interp *ip, host_stub stub, struc
 		return 0;
 	}
 	state_restore(ip);
+	/* The switch from x87 to MMX (TOP = 0, all registers valid) stands; reading an MMX register makes it. */
+	if (h->mmx)
+		asm volatile("movd %%mm0, %0" : "=r"(scratch));
 	/* A fault found before computing leaves no post-computation flags. */
 	mxcsr_set(mxcsr | (unmasked & MXCSR_PRE ? raised & MXCSR_PRE : raised));
 	return v->cr4 & CR4_OSXMMEXCPT ? cpu_raise(v, VEC_XM) : cpu_ud(v);
@@ -130,7 +133,7 @@ static inline int run(struct vcpu *v, struct interp *ip, const struct host_insn 
 	}
 	mxcsr = mxcsr_get();
 	if (unlikely((mxcsr & MXCSR_MASKS) != MXCSR_MASKS))
-		return run_unmasked(v, ip, h->stub, r, mxcsr);
+		return run_unmasked(v, ip, h, r, mxcsr);
 	h->stub(r);
 	return 0;
 }
@@ -142,10 +145,14 @@ static int open_memory(struct vcpu *v, struct interp *ip, const struct host_insn
 	const struct insn_operand *o = &in->op[h->mem_op];
 	bool write = o->write;
 
+	/* Misalignment is #GP(0) whatever the segment, and comes before #SS of a non-canonical stack address. */
+	if (h->align && v->mode == INSN_MODE_64 &&
+	    ((ea_offset(v, in) + (in->mem.seg >= FS ? v->seg[in->mem.seg].base : 0)) & (h->align - 1u)))
+		return cpu_gp0(v);
 	if (mem_lin(v, in, o->size, write, lin))
 		return -1;
 	if (h->align && (*lin & (h->align - 1u)))
-		return in->mem.seg == SS && v->mode != INSN_MODE_64 ? cpu_raise_err(v, VEC_SS, 0) : cpu_gp0(v);
+		return cpu_gp0(v);
 	if (write) {
 		if (unlikely(mem_watched(v)) && mem_watch(v, *lin, o->size, true))
 			return -1;

@@ -116,13 +116,16 @@ static unsigned reencode(const struct insn *in, bool mem, const struct insn_oper
 
 /* --- properties ---------------------------------------------------------------------------------------------------- */
 
-/* Legacy SSE with a 16-byte memory operand faults on misalignment, except these. */
+/* Legacy SSE with a 16-byte memory operand faults on misalignment, except these; of the SHA group AMD processors execute any
+ * alignment, which is also what translated code will see. */
 static bool unaligned_legacy(const struct insn *in)
 {
 	switch (in->mnemonic) {
 	case ZYDIS_MNEMONIC_MOVUPS: case ZYDIS_MNEMONIC_MOVUPD: case ZYDIS_MNEMONIC_MOVDQU: case ZYDIS_MNEMONIC_LDDQU:
 	case ZYDIS_MNEMONIC_PCMPESTRI: case ZYDIS_MNEMONIC_PCMPESTRM: case ZYDIS_MNEMONIC_PCMPISTRI:
 	case ZYDIS_MNEMONIC_PCMPISTRM:
+	case ZYDIS_MNEMONIC_SHA1MSG1: case ZYDIS_MNEMONIC_SHA1MSG2: case ZYDIS_MNEMONIC_SHA1NEXTE: case ZYDIS_MNEMONIC_SHA1RNDS4:
+	case ZYDIS_MNEMONIC_SHA256MSG1: case ZYDIS_MNEMONIC_SHA256MSG2: case ZYDIS_MNEMONIC_SHA256RNDS2:
 		return true;
 	default:
 		return false;

@@ -141,14 +141,15 @@ OP_ONE(op_shrd, shrd);
 /* rDX:rAX = rAX * src; AX for bytes. */
 INLINE int multiply(struct vcpu *v, const struct insn *in, bool sign, unsigned size)
 {
-	uint64_t src, lo, hi = 0, a = v->gpr[RAX];
+	uint64_t src, lo = v->gpr[RAX], hi = 0, a = (v->rflags & 0xff) << 8;
 	uint32_t f;
 
 	if (op_read(v, in, 0, size, &src))
 		return OP_FAULT;
-#define MUL1(insn, s) /* result in rax (and rdx); flags to f */                                                     \
-	asm(insn " %" s "[b]\n\tmov %%rax, %[lo]\n\tlahf\n\tseto %%al"                                                 \
-	    : "+&a"(a), "+&d"(hi), [lo] "=&r"(lo)                                                                      \
+	/* AH = the guest's flags, lo = the multiplicand; then product in rDX:lo, flags in AX. */
+#define MUL1(insn, s)                                                                                                  \
+	asm("sahf\n\tmov %[lo], %%rax\n\t" insn " %" s "[b]\n\tmov %%rax, %[lo]" ALU_TAIL                             \
+	    : "+&a"(a), "+&d"(hi), [lo] "+&r"(lo)                                                                      \
 	    : [b] "r"(src) : "cc")
 	if (sign) {
 		switch (size) {
@@ -187,7 +188,7 @@ INLINE int multiply_signed(struct vcpu *v, const struct insn *in, unsigned size)
 		return OP_FAULT;
 	{
 		uint64_t *fl = &v->rflags;
-		uint64_t r = ALU_WIDE(ALU_TWO, "", "imul", FL_ARITH);
+		uint64_t r = ALU_WIDE(ALU_TWO, ALU_KEEP, "imul", FL_ARITH);
 
 		reg_set(v, &in->op[0], size, r);
 	}

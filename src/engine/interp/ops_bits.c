@@ -62,6 +62,7 @@ WIDE(op_btc, ALU_BTC);
  * Two-operand forms of the host: r is the whole destination register, so that what a zero source leaves in it (BSF, BSR) is what
  * the host leaves.
  */
+#define SCAN_OPERANDS [r] "+&r"(r), "=&a"(ax) : [s] "r"(src), [fl] "r"((uint32_t)v->rflags) : "cc"
 #define SCAN(name, mn, mask)                                                                                           \
 	static int name(struct vcpu *v, const struct insn *in)                                                         \
 	{                                                                                                              \
@@ -72,11 +73,11 @@ WIDE(op_btc, ALU_BTC);
 		if (op_read(v, in, 1, size, &src))                                                                     \
 			return OP_FAULT;                                                                               \
 		if (size == 2)                                                                                         \
-			asm(mn " %w[s], %w[r]" ALU_TAIL : [r] "+&r"(r), "=&a"(ax) : [s] "r"(src) : "cc");               \
+			asm(ALU_KEEP mn " %w[s], %w[r]" ALU_TAIL : SCAN_OPERANDS);               \
 		else if (size == 4)                                                                                    \
-			asm(mn " %k[s], %k[r]" ALU_TAIL : [r] "+&r"(r), "=&a"(ax) : [s] "r"(src) : "cc");               \
+			asm(ALU_KEEP mn " %k[s], %k[r]" ALU_TAIL : SCAN_OPERANDS);               \
 		else                                                                                                   \
-			asm(mn " %[s], %[r]" ALU_TAIL : [r] "+&r"(r), "=&a"(ax) : [s] "r"(src) : "cc");                 \
+			asm(ALU_KEEP mn " %[s], %[r]" ALU_TAIL : SCAN_OPERANDS);                 \
 		v->gpr[in->op[0].reg] = r;                                                                             \
 		v->rflags = alu_flags(v->rflags, ax, mask);                                                            \
 		return OP_NEXT;                                                                                        \

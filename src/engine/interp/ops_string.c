@@ -53,7 +53,7 @@ static int movs_one(struct vcpu *v, const struct insn *in, const struct str *s)
 	gva_t from, to;
 	uint64_t x;
 
-	if (src_lin(v, in, s, &from) || dst_lin(v, s, true, &to) || lin_load(v, from, s->size, &x) ||
+	if (src_lin(v, in, s, &from) || lin_load(v, from, s->size, &x) || dst_lin(v, s, true, &to) ||
 	    lin_store(v, to, s->size, x))
 		return -1;
 	advance(v, s, RSI, s->step);
@@ -102,7 +102,7 @@ static int cmps_one(struct vcpu *v, const struct insn *in, const struct str *s)
 	gva_t la, lb;
 	uint64_t a, b;
 
-	if (src_lin(v, in, s, &la) || dst_lin(v, s, false, &lb) || lin_load(v, la, s->size, &a) || lin_load(v, lb, s->size, &b))
+	if (src_lin(v, in, s, &la) || lin_load(v, la, s->size, &a) || dst_lin(v, s, false, &lb) || lin_load(v, lb, s->size, &b))
 		return -1;
 	compare(v, s->size, a, b);
 	advance(v, s, RSI, s->step);
@@ -230,7 +230,8 @@ static uint64_t stos_bulk(struct vcpu *v, const struct insn *in, const struct st
 
 /* --- the repeat loop ----------------------------------------------------------------------------------------------------- */
 
-enum { REP_PLAIN, REP_COND };
+/* REP_PORT: AMD processors check the permission even if the count is zero. */
+enum { REP_PLAIN, REP_COND, REP_PORT };
 typedef uint64_t (*bulk_fn)(struct vcpu *v, const struct insn *in, const struct str *s, uint64_t n);
 
 INLINE int string_op(struct vcpu *v, const struct insn *in, str_fn one, bulk_fn bulk, int cond)
@@ -242,7 +243,7 @@ INLINE int string_op(struct vcpu *v, const struct insn *in, str_fn one, bulk_fn 
 		return one(v, in, &s) ? OP_FAULT : OP_NEXT;
 	n = v->gpr[RCX] & s.amask;
 	if (!n)
-		return OP_NEXT;
+		return cond == REP_PORT && v->vendor_amd && cpu_io_check(v, (uint16_t)v->gpr[RDX], s.size) ? OP_FAULT : OP_NEXT;
 	for (;;) {
 		done = bulk && n > 1 && !cpu_debugging(v) ? bulk(v, in, &s, n) : 0;
 		if (!done) {
@@ -266,8 +267,8 @@ static int stos(struct vcpu *v, const struct insn *in) { return string_op(v, in,
 static int lods(struct vcpu *v, const struct insn *in) { return string_op(v, in, lods_one, NULL, REP_PLAIN); }
 static int cmps(struct vcpu *v, const struct insn *in) { return string_op(v, in, cmps_one, NULL, REP_COND); }
 static int scas(struct vcpu *v, const struct insn *in) { return string_op(v, in, scas_one, NULL, REP_COND); }
-static int ins(struct vcpu *v, const struct insn *in) { return string_op(v, in, ins_one, NULL, REP_PLAIN); }
-static int outs(struct vcpu *v, const struct insn *in) { return string_op(v, in, outs_one, NULL, REP_PLAIN); }
+static int ins(struct vcpu *v, const struct insn *in) { return string_op(v, in, ins_one, NULL, REP_PORT); }
+static int outs(struct vcpu *v, const struct insn *in) { return string_op(v, in, outs_one, NULL, REP_PORT); }
 OP_ONE(op_movs, movs);
 OP_ONE(op_stos, stos);
 OP_ONE(op_lods, lods);

@@ -1,0 +1,141 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The host's processor as the reference. Faults arrive as signals on an alternate stack; the handler takes all state from the signal
+ * frame and jumps back out. Memory is the two pages at DATA_VA; nothing is mapped near them.
+ */
+#include <errno.h>
+#include <setjmp.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <ucontext.h>
+
+#include "insn_test.h"
+
+/* stub.S */
+extern uint8_t host_in_x[1024], host_out_x[1024], host_taken;
+extern uint64_t host_in_gpr[GPR_COUNT], host_out_gpr[GPR_COUNT], host_in_flags, host_out_flags, host_code;
+void host_enter(void);
+void host_exit0(void);
+void host_exit1(void);
+
+static sigjmp_buf escape;
+static struct outcome *current;
+
+/* Greg numbers of the general registers in encoding order. */
+static const int greg[GPR_COUNT] = {REG_RAX, REG_RCX, REG_RDX, REG_RBX, REG_RSP, REG_RBP, REG_RSI, REG_RDI,
+				    REG_R8, REG_R9, REG_R10, REG_R11, REG_R12, REG_R13, REG_R14, REG_R15};
+
+/* Components the frame leaves out are in their initial state. */
+static void normalise(uint8_t *x)
+{
+	uint64_t bv;
+	uint32_t mxcsr;
+
+	memcpy(&bv, x + 512, 8);
+	memcpy(&mxcsr, x + 24, 4);
+	if (!(bv & 1)) {
+		memset(x, 0, 24);
+		memset(x + 32, 0, 128);
+		x[0] = 0x7f;
+		x[1] = 3;
+	}
+	if (!(bv & 2))
+		memset(x + 160, 0, 256);
+	if (!(bv & 4))
+		memset(x + 576, 0, 256);
+}
+
+static void on_signal(int sig, siginfo_t *info, void *uc_)
+{
+	const ucontext_t *uc = uc_;
+	const greg_t *g = uc->uc_mcontext.gregs;
+	struct outcome *o = current;
+
+	(void)info;
+	if (!o || (uint64_t)g[REG_RIP] >> 12 != CODE_VA >> 12) {
+		fprintf(stderr, "tests/insn: signal %d at %llx while running", sig, (unsigned long long)g[REG_RIP]);
+		for (unsigned i = 0; i < 15; i++)
+			fprintf(stderr, " %02x", ((const uint8_t *)INSN_VA)[i]);
+		fprintf(stderr, "; at rip:");
+		for (int i = -16; i < 16; i++)
+			fprintf(stderr, " %02x", ((const uint8_t *)g[REG_RIP])[i]);
+		fprintf(stderr, "\n");
+		signal(sig, SIG_DFL);
+		return;
+	}
+	o->vector = (int)g[REG_TRAPNO];
+	o->err = (uint32_t)g[REG_ERR];
+	o->cr2 = (uint64_t)g[REG_CR2];
+	for (unsigned i = 0; i < GPR_COUNT; i++)
+		o->s.gpr[i] = (uint64_t)g[greg[i]];
+	o->s.rflags = (uint64_t)g[REG_EFL];
+	o->s.rip = (uint64_t)g[REG_RIP];
+	memcpy(o->s.x, uc->uc_mcontext.fpregs, 832);
+	siglongjmp(escape, 1);
+}
+
+int host_init(void)
+{
+	static const int sigs[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP};
+	stack_t ss = {.ss_sp = malloc(65536 * 2), .ss_size = 65536 * 2};
+	struct sigaction sa = {.sa_sigaction = on_signal, .sa_flags = SA_SIGINFO | SA_ONSTACK | SA_NODEFER};
+
+	if (mmap((void *)DATA_VA, DATA_SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0) !=
+		    (void *)DATA_VA ||
+	    mmap((void *)CODE_VA, PAGE_SIZE, PROT_READ | PROT_WRITE | PROT_EXEC,
+		 MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0) != (void *)CODE_VA)
+		return -errno;
+	if (!ss.ss_sp || sigaltstack(&ss, NULL))
+		return -errno;
+	for (size_t i = 0; i < nitems(sigs); i++)
+		if (sigaction(sigs[i], &sa, NULL))
+			return -errno;
+	return 0;
+}
+
+/* jmp [rip+0]; .quad target */
+static void put_jump(uint64_t at, void (*target)(void))
+{
+	uint8_t *p = (uint8_t *)at;
+	static const uint8_t jmp[] = {0xff, 0x25, 0, 0, 0, 0};
+	uint64_t addr = (uint64_t)(uintptr_t)target;
+
+	memcpy(p, jmp, sizeof(jmp));
+	memcpy(p + sizeof(jmp), &addr, 8);
+}
+
+void host_run(const struct test *t, struct outcome *o)
+{
+	static const uint32_t mxcsr = 0x1f80;
+
+	memcpy((void *)DATA_VA, t->s.mem, DATA_SIZE);
+	memset((void *)CODE_VA, 0xcc, PAGE_SIZE);
+	memcpy((void *)INSN_VA, t->code, t->in.len);
+	put_jump(INSN_VA + t->in.len, host_exit0);
+	put_jump(TARGET_VA, host_exit1);
+	memset(host_in_x, 0, 1024);
+	memcpy(host_in_x, t->s.x, 832);
+	memset(host_out_x, 0, 1024);
+	memcpy(host_in_gpr, t->s.gpr, sizeof(t->s.gpr));
+	host_in_flags = t->s.rflags;
+	host_code = INSN_VA;
+	current = o;
+	if (sigsetjmp(escape, 0) == 0) {
+		host_enter();
+		o->vector = -1;
+		o->err = 0;
+		o->cr2 = 0;
+		memcpy(o->s.gpr, host_out_gpr, sizeof(o->s.gpr));
+		o->s.rflags = host_out_flags;
+		o->s.rip = host_taken ? TARGET_VA : INSN_VA + t->in.len;
+		memcpy(o->s.x, host_out_x, 832);
+	} else {
+		__asm__ volatile("cld; fninit; ldmxcsr %0; vzeroupper" : : "m"(mxcsr));
+	}
+	current = NULL;
+	normalise(o->s.x);
+	memcpy(o->s.mem, (void *)DATA_VA, DATA_SIZE);
+}
