@@ -22,7 +22,6 @@
 #define MXCSR_FLAGS 0x3fu
 #define MXCSR_MASKS 0x1f80u
 #define MXCSR_PRE 0x07u /* invalid, denormal, divide by zero: found before computing */
-#define MXCSR_WRITABLE 0xffffu
 #define FSW_ES 0x80u
 
 /* --- availability ------------------------------------------------------------------------------------------------ */
@@ -145,14 +144,8 @@ static int open_memory(struct vcpu *v, struct interp *ip, const struct host_insn
 	const struct insn_operand *o = &in->op[h->mem_op];
 	bool write = o->write;
 
-	/* Misalignment is #GP(0) whatever the segment, and comes before #SS of a non-canonical stack address. */
-	if (h->align && v->mode == INSN_MODE_64 &&
-	    ((ea_offset(v, in) + (in->mem.seg >= FS ? v->seg[in->mem.seg].base : 0)) & (h->align - 1u)))
-		return cpu_gp0(v);
-	if (mem_lin(v, in, o->size, write, lin))
+	if (h->align ? mem_lin_aligned(v, in, o->size, h->align, write, lin) : mem_lin(v, in, o->size, write, lin))
 		return -1;
-	if (h->align && (*lin & (h->align - 1u)))
-		return cpu_gp0(v);
 	if (write) {
 		if (unlikely(mem_watched(v)) && mem_watch(v, *lin, o->size, true))
 			return -1;
@@ -164,7 +157,7 @@ static int open_memory(struct vcpu *v, struct interp *ip, const struct host_insn
 		if (mem_load_buf(v, *lin, ip->bounce, o->size))
 			return -1;
 	}
-	if (h->mxcsr && o->read && (*(uint32_t *)ip->bounce & ~MXCSR_WRITABLE))
+	if (h->mxcsr && o->read && (*(uint32_t *)ip->bounce & ~v->mxcsr_mask))
 		return cpu_gp0(v);
 	return 0;
 }

@@ -108,6 +108,17 @@ INLINE int mem_lin(struct vcpu *v, const struct insn *in, unsigned len, bool wri
 	return lin_of(v, in->mem.seg, ea_offset(v, in), len, write, lin);
 }
 
+/* Misalignment of an operand that must be aligned is #GP(0) whatever the segment, and comes before #SS of a non-canonical stack
+ * address. */
+INLINE int mem_lin_aligned(struct vcpu *v, const struct insn *in, unsigned len, unsigned align, bool write, gva_t *lin)
+{
+	uint64_t base = v->mode != INSN_MODE_64 || in->mem.seg >= FS ? v->seg[in->mem.seg].base : 0;
+
+	if ((ea_offset(v, in) + base) & (align - 1))
+		return cpu_gp0(v);
+	return mem_lin(v, in, len, write, lin);
+}
+
 /* --- linear memory --------------------------------------------------------------------------------------------- */
 
 INLINE void *flat_ptr(const struct vcpu *v, const uint64_t *table, gva_t lin, unsigned size)

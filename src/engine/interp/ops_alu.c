@@ -376,10 +376,8 @@ static int cmpxchg16b(struct vcpu *v, const struct insn *in)
 	void *p;
 	gva_t lin;
 
-	if (mem_lin(v, in, 16, true, &lin))
+	if (mem_lin_aligned(v, in, 16, 16, true, &lin))
 		return OP_FAULT;
-	if (lin & 15)
-		return cpu_gp0(v);
 	if ((unlikely(mem_watched(v)) && mem_watch(v, lin, 16, true)) || cpu_rmw_ptr(v, lin, 16, &p))
 		return OP_FAULT;
 	if (p) {
