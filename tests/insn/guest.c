@@ -202,6 +202,8 @@ void guest_run(struct guest *g, const struct test *t, struct outcome *o)
 	memcpy(code + (INSN_VA & PAGE_MASK), t->code, t->in.len);
 	memcpy(code + (INSN_VA & PAGE_MASK) + t->in.len, done, 2);
 	memcpy(code + (TARGET_VA & PAGE_MASK), done, 2);
+	/* Before the writes: an engine learns of new code by an event. */
+	v->event = 0;
 	mem_write(g->mem, DATA_PA, t->s.mem, DATA_SIZE);
 	mem_write(g->mem, CODE_PA, code, PAGE_SIZE);
 	set_user(v);
@@ -210,7 +212,6 @@ void guest_run(struct guest *g, const struct test *t, struct outcome *o)
 	v->rflags = t->s.rflags;
 	v->cr2 = 0;
 	v->halted = false;
-	v->event = 0;
 	memcpy(v->fpu.area, t->s.x, 832);
 	v->fpu_live = false;
 	why = g->engine->run(v);

@@ -77,11 +77,22 @@ static void on_signal(int sig, siginfo_t *info, void *uc_)
 	siglongjmp(escape, 1);
 }
 
+static const int sigs[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP};
+
+/* An engine has handlers of its own, so ours are in place only while the host runs the instruction. */
+static void handlers_swap(bool ours)
+{
+	static struct sigaction theirs[nitems(sigs)];
+	const struct sigaction sa = {.sa_sigaction = on_signal, .sa_flags = SA_SIGINFO | SA_ONSTACK | SA_NODEFER};
+
+	for (size_t i = 0; i < nitems(sigs); i++)
+		if (sigaction(sigs[i], ours ? &sa : &theirs[i], ours ? &theirs[i] : NULL))
+			abort();
+}
+
 int host_init(void)
 {
-	static const int sigs[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP};
 	stack_t ss = {.ss_sp = malloc(65536 * 2), .ss_size = 65536 * 2};
-	struct sigaction sa = {.sa_sigaction = on_signal, .sa_flags = SA_SIGINFO | SA_ONSTACK | SA_NODEFER};
 
 	if (mmap((void *)DATA_VA, DATA_SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0) !=
 		    (void *)DATA_VA ||
@@ -90,9 +101,6 @@ int host_init(void)
 		return -errno;
 	if (!ss.ss_sp || sigaltstack(&ss, NULL))
 		return -errno;
-	for (size_t i = 0; i < nitems(sigs); i++)
-		if (sigaction(sigs[i], &sa, NULL))
-			return -errno;
 	return 0;
 }
 
@@ -123,6 +131,7 @@ void host_run(const struct test *t, struct outcome *o)
 	host_in_flags = t->s.rflags;
 	host_code = INSN_VA;
 	current = o;
+	handlers_swap(true);
 	if (sigsetjmp(escape, 0) == 0) {
 		host_enter();
 		o->vector = -1;
@@ -135,6 +144,7 @@ void host_run(const struct test *t, struct outcome *o)
 	} else {
 		__asm__ volatile("cld; fninit; ldmxcsr %0; vzeroupper" : : "m"(mxcsr));
 	}
+	handlers_swap(false);
 	current = NULL;
 	normalise(o->s.x);
 	memcpy(o->s.mem, (void *)DATA_VA, DATA_SIZE);
