@@ -100,7 +100,9 @@ static bool is_inline_system(const struct bt *bt, enum bt_mode mode, const struc
 	switch (in->mnemonic) {
 	case M(RDTSC):
 		return !bt->tsd && !bt->single;
-	case M(CLI): case M(STI): case M(SWAPGS):
+	case M(STI):
+		return mode == BT_K64 && !bt->single;
+	case M(CLI): case M(SWAPGS):
 		return mode == BT_K64;
 	case M(PUSHFQ):
 		return in->opsize == 8;
