@@ -30,6 +30,7 @@ enum bt_mode { BT_K64, BT_U64, BT_MODES };
 #define BT_MAX_SITES (768u << 10)
 #define BT_MAX_LINKS (384u << 10)
 #define BT_HASH_SIZE (256u << 10)
+#define BT_ALIAS_WINDOW (2u << 20)
 #define BT_BLOCK_INSNS 48
 /* Bytes of host code a block may need at most; less left in the cache = flush. */
 #define BT_BLOCK_BYTES (32u << 10)
@@ -98,6 +99,8 @@ struct bt {
 	uint32_t *block_hash, *page_hash;
 	uint32_t generation;  /* of bt_flush() */
 	uint32_t stub[BT_SVC_COUNT];
+	uint32_t crossing[33]; /* by access size: returns behind a 5-byte jump if [r13, r13+size) crosses a page */
+	uint32_t alias_kept;   /* start of the writable alias that is still mapped in */
 	bool fpu_ok, tsd;     /* facts translations are specialised on */
 	bool single;          /* lockstep: leave after every block; blocks end before interpreted instructions */
 	enum exit_reason exit;
@@ -113,6 +116,7 @@ static inline struct bt *bt_of(const struct vcpu *v) { return engine_slots(v)->b
 int bt_cache_create(struct bt *bt);
 void bt_cache_destroy(struct bt *bt);
 void bt_flush(struct bt *bt);
+void bt_alias_trim(struct bt *bt);
 uint32_t bt_page_get(struct bt *bt, gfn_t gfn, enum bt_mode mode);          /* finds or adds; 0 = full */
 uint32_t bt_block_find(const struct bt *bt, uint32_t page, unsigned off);
 void bt_block_add(struct bt *bt, uint32_t block);

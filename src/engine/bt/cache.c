@@ -65,6 +65,28 @@ static int map_code(struct bt *bt)
 	return 0;
 }
 
+/* One check per access size, shared by all misaligned accesses: r14 is scratch, flags are dead. */
+static void write_crossing_checks(struct bt *bt, struct emit *e)
+{
+	static const uint8_t sizes[] = {2, 4, 8, 10, 16, 32};
+
+	for (unsigned i = 0; i < nitems(sizes); i++) {
+		bt->crossing[sizes[i]] = (uint32_t)(e->w - bt->code_w);
+		emit_lea(e, R14, EMEM(R13, sizes[i] - 1));
+		emit_op_reg(e, true, 0x31, R13, R14);  /* xor r14, r13 */
+		emit_byte(e, 0x41);                    /* test r14d, 1000h */
+		emit_byte(e, 0xf7);
+		emit_modrm_reg(e, 0, R14);
+		emit_u32(e, 0x1000);
+		emit_byte(e, 0x75);                    /* jnz +1 */
+		emit_byte(e, 1);
+		emit_byte(e, 0xc3);                    /* ret */
+		emit_op_mem(e, true, 0x83, 0, EMEM(RSP, 0)); /* add qword [rsp], 5 */
+		emit_byte(e, 5);
+		emit_byte(e, 0xc3);
+	}
+}
+
 /* The cache begins with one thunk per service: translated code cannot reach the program's own text with a rel32. The miss
  * thunk is at offset 0, which is what an empty dispatch entry means. */
 static void write_thunks(struct bt *bt)
@@ -86,6 +108,7 @@ static void write_thunks(struct bt *bt)
 		emit_byte(&e, 0x0b);
 		emit_u64(&e, (uint64_t)(uintptr_t)target[i]);
 	}
+	write_crossing_checks(bt, &e);
 	bt->code_reserved = (uint32_t)(e.w - bt->code_w + 63) & ~63u;
 }
 
@@ -156,6 +179,16 @@ struct emit bt_emit_at_end(struct bt *bt)
 			     .x_minus_w = (int64_t)(bt->code_x - (uintptr_t)bt->code_w)};
 }
 
+/* The writable alias of code that has settled is unmapped from the page tables: it would count twice as resident. A later patch
+ * faults its page in again. */
+void bt_alias_trim(struct bt *bt)
+{
+	if (bt->code_used - bt->alias_kept < BT_ALIAS_WINDOW)
+		return;
+	madvise(bt->code_w, bt->code_used & ~(uint32_t)PAGE_MASK, MADV_DONTNEED);
+	bt->alias_kept = bt->code_used;
+}
+
 void bt_flush(struct bt *bt)
 {
 	madvise(bt->etab, (size_t)bt->npages * 4096 * 4, MADV_DONTNEED);
@@ -165,6 +198,7 @@ void bt_flush(struct bt *bt)
 		bt->page_hash[i] = 0;
 	bt->npages = bt->nblocks = bt->nsites = bt->nlinks = 1;
 	bt->code_used = bt->code_reserved;
+	bt->alias_kept = 0;
 	bt->generation++;
 	bt->stats.flushes++;
 	mmu_flush_all(&bt->v->mmu); /* the x entries */

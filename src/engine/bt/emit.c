@@ -192,6 +192,12 @@ uint8_t *emit_jmp(struct emit *e, uintptr_t target)
 	return emit_rel32(e, target);
 }
 
+uint8_t *emit_call(struct emit *e, uintptr_t target)
+{
+	emit_byte(e, 0xe8);
+	return emit_rel32(e, target);
+}
+
 uint8_t *emit_jcc(struct emit *e, enum cond cc, uintptr_t target)
 {
 	emit_byte(e, 0x0f);

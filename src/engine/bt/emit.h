@@ -63,6 +63,7 @@ void emit_test_imm8(struct emit *e, unsigned reg, uint8_t imm);      /* test reg
 
 /* Branches to absolute executable addresses (within 2 GiB). Return the writable address of the rel32, for patching. */
 uint8_t *emit_jmp(struct emit *e, uintptr_t target);
+uint8_t *emit_call(struct emit *e, uintptr_t target);
 uint8_t *emit_jcc(struct emit *e, enum cond cc, uintptr_t target);
 /* Points the rel32 at `at` (as returned above) to `target`. */
 void emit_patch(const struct emit *e, uint8_t *at, uintptr_t target);

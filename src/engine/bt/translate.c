@@ -267,13 +267,8 @@ static void emit_cold_access(struct tr *t, const struct tr_cold_access *c)
 
 	if (c->misaligned) {
 		emit_patch(e, c->misaligned, emit_here(e));
-		emit_lea(e, R14, EMEM(R13, c->size - 1));
-		emit_op_reg(e, true, 0x31, R13, R14);  /* xor r14, r13 */
-		emit_byte(e, 0x41);                    /* test r14d, 1000h */
-		emit_byte(e, 0xf7);
-		emit_modrm_reg(e, 0, R14);
-		emit_u32(e, 0x1000);
-		emit_jcc(e, CC_E, c->back);
+		emit_call(e, t->bt->code_x + t->bt->crossing[c->size]);
+		emit_jmp(e, c->back);
 	}
 	emit_patch(e, c->absent, emit_here(e));
 	emit_stub_call(t, c->site, BT_SVC_SLOW);
@@ -344,6 +339,7 @@ uint32_t bt_translate(struct bt *bt, uint32_t page, unsigned off)
 	bt->code_used = (b->host_end + 15) & ~15u;
 	bt->stats.translated += t.n;
 	bt->stats.blocks++;
+	bt_alias_trim(bt);
 	bt_block_add(bt, t.block);
 	return bt->nblocks++;
 }
