@@ -108,7 +108,7 @@ static void stop_ourselves(struct supervisor *s)
 		tty_restore(STDIN_FILENO, &s->saved);
 	kill(getpid(), SIGSTOP);
 	/* Continued. The mode may have been changed meanwhile by whoever had the terminal: save it anew, if it is ours again. */
-	if (s->tty && tcgetpgrp(STDIN_FILENO) == getpgrp())
+	if (s->tty && tty_is_ours(STDIN_FILENO))
 		tty_raw(STDIN_FILENO, &s->saved);
 	command(s, PROTO_RESUME);
 }
@@ -120,7 +120,7 @@ static void on_signal(struct supervisor *s, int sig)
 		stop_ourselves(s);
 		break;
 	case SIGCONT:
-		if (s->tty && tcgetpgrp(STDIN_FILENO) == getpgrp())
+		if (s->tty && tty_is_ours(STDIN_FILENO))
 			tty_raw(STDIN_FILENO, &s->saved);
 		break;
 	case SIGINT:

@@ -8,8 +8,8 @@
 #include <string.h>
 
 const struct engine_ops *const engine_registry[] = {
-	&engine_interp,
 	&engine_bt,
+	&engine_interp,
 	&engine_lockstep,
 	NULL,
 };

@@ -10,9 +10,17 @@
 #include <errno.h>
 #include <unistd.h>
 
+bool tty_is_ours(int fd)
+{
+	pid_t pgrp = tcgetpgrp(fd);
+
+	/* A terminal that is not our controlling one knows no foreground for us, and nobody there to disturb. */
+	return pgrp < 0 ? errno == ENOTTY && isatty(fd) : pgrp == getpgrp();
+}
+
 bool tty_save(int fd, struct termios *saved)
 {
-	return tcgetattr(fd, saved) == 0 && tcgetpgrp(fd) == getpgrp();
+	return tcgetattr(fd, saved) == 0 && tty_is_ours(fd);
 }
 
 static int set_mode(int fd, const struct termios *t)

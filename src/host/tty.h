@@ -8,7 +8,10 @@
 #include <stdbool.h>
 #include <termios.h>
 
-/* Reads the mode of fd. False if it is no terminal, or one we are in the background of (it is then not ours to change). */
+/* False for a terminal that we are in the background of: its mode is then another program's. */
+bool tty_is_ours(int fd);
+
+/* Reads the mode of fd. False if it is no terminal, or not ours to change. */
 bool tty_save(int fd, struct termios *saved);
 
 /* No echo, no line editing, no signals from keys; output processing stays on, so that lines of ours end at the margin. */

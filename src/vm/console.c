@@ -119,9 +119,10 @@ void console_wants(struct console *c, struct pollfd *in, struct pollfd *out)
 	out->events = POLLOUT;
 }
 
-static void say(const char *text)
+/* The user reads this where the guest's output appears. */
+static void say(struct console *c, const char *text)
 {
-	ssize_t n = write(STDERR_FILENO, text, strlen(text));
+	ssize_t n = write(c->out_fd, text, strlen(text));
 
 	(void)n;
 }
@@ -134,15 +135,15 @@ static void on_escape_key(struct vm *vm, uint8_t key)
 		break;
 	case 'p':
 		life_toggle_pause(vm);
-		say(vm->life.pause ? "\r\n[paused; Ctrl-A p resumes]\r\n" : "\r\n[resumed]\r\n");
+		say(&vm->console, vm->life.pause ? "\r\n[paused; Ctrl-A p resumes]\r\n" : "\r\n[resumed]\r\n");
 		break;
 	case 'd':
-		say("\r\n");
+		say(&vm->console, "\r\n");
 		life_dump(vm);
 		break;
 	case 'h':
 	case '?':
-		say("\r\n[Ctrl-A x quit   Ctrl-A p pause/resume   Ctrl-A d dump state   Ctrl-A a send Ctrl-A]\r\n");
+		say(&vm->console, "\r\n[Ctrl-A x quit   Ctrl-A p pause/resume   Ctrl-A d dump state   Ctrl-A a send Ctrl-A]\r\n");
 		break;
 	default:
 		break;
