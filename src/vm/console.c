@@ -12,12 +12,15 @@
 #include <errno.h>
 #include <limits.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "base/log.h"
 #include "dev/platform/serial.h"
 #include "host/tty.h"
 #include "vm/vm.h"
+
+#define FEED_PAUSE_NS 1000000ull
 
 void console_init(struct console *c, int in_fd, int out_fd)
 {
@@ -192,20 +195,40 @@ void console_readable(struct vm *vm)
 		take_byte(vm, buf[i]);
 }
 
-void console_feed(struct vm *vm)
+static uint64_t host_ns(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return (uint64_t)ts.tv_sec * 1000000000ull + (uint64_t)ts.tv_nsec;
+}
+
+/*
+ * After a refusal a millisecond passes before the next offer: 16 bytes then arrive about as fast as on a real line (115200 baud), so
+ * that terminal drivers keep up, and a driver that listens before its last clearing of the FIFO (Linux does) loses nothing.
+ */
+int console_feed(struct vm *vm)
 {
 	struct console *c = &vm->console;
 	size_t n;
 
 	if (c->in_len == 0 || !c->room || c->blocked)
-		return;
+		return -1;
+	if (c->refused) {
+		c->refused = false;
+		c->not_before = host_ns() + FEED_PAUSE_NS;
+	}
+	if (c->not_before > host_ns())
+		return 1;
 	pthread_mutex_lock(&vm->io.lock);
 	n = serial_input(vm->serial, c->in, c->in_len);
 	if (n < c->in_len)
 		c->room = false; /* under io.lock, so room() cannot come before it */
 	pthread_mutex_unlock(&vm->io.lock);
+	c->refused = n < c->in_len;
 	memmove(c->in, c->in + n, c->in_len - n);
 	c->in_len -= (unsigned)n;
+	return -1;
 }
 
 void console_close(struct console *c)

@@ -34,6 +34,8 @@ struct console {
 	uint8_t in[CONSOLE_IN];       /* main thread only */
 	unsigned in_len;
 	_Atomic bool room;            /* the receiver can take more */
+	bool refused;                 /* it could not, last time */
+	uint64_t not_before;          /* host time before which nothing is offered: see console_feed() */
 	uint64_t dropped;
 };
 
@@ -45,7 +47,7 @@ extern const struct chr_ops console_chr_ops;
 void console_wants(struct console *c, struct pollfd *in, struct pollfd *out);
 void console_flush(struct console *c);          /* writes what can be written without blocking */
 void console_readable(struct vm *vm);
-void console_feed(struct vm *vm);               /* hands buffered input to the port */
+int console_feed(struct vm *vm);                /* hands buffered input to the port; ms until the next try, -1 = none */
 void console_close(struct console *c);          /* flushes (up to a second) and restores the terminal */
 
 #endif

@@ -133,7 +133,7 @@ bool life_serve(struct vm *vm)
 		if (l->dump) {
 			l->dump = false;
 			pthread_mutex_unlock(&l->lock);
-			vcpu_dump(vm->v, vm->console.out_fd >= 0 ? vm->console.out_fd : STDERR_FILENO);
+			vcpu_dump(vm->v, STDERR_FILENO);
 			pthread_mutex_lock(&l->lock);
 		} else if (l->reset) {
 			l->reset = false;

@@ -60,14 +60,14 @@ static void on_timer(struct vm *vm)
 	pthread_mutex_unlock(&vm->io.lock);
 }
 
-/* Milliseconds poll may sleep; -1 for ever. Bounds the wait for a stopping vCPU. */
-static int patience(struct vm *vm, uint64_t *stop_seen)
+/* Milliseconds poll may sleep, at most `timeout`; -1 for ever. Bounds the wait for a stopping vCPU. */
+static int patience(struct vm *vm, int timeout, uint64_t *stop_seen)
 {
 	struct timespec ts;
 	uint64_t now;
 
 	if (!life_stopping(vm))
-		return -1;
+		return timeout;
 	clock_gettime(CLOCK_MONOTONIC, &ts);
 	now = (uint64_t)ts.tv_sec * 1000000000ull + (uint64_t)ts.tv_nsec;
 	if (!*stop_seen)
@@ -88,10 +88,11 @@ int vm_loop(struct vm *vm)
 		[P_TIMER] = {.fd = vm->timer_fd, .events = POLLIN},
 	};
 	uint64_t stop_seen = 0;
+	int feed = -1;
 
 	while (!vm->vcpu_ended) {
 		console_wants(&vm->console, &p[P_IN], &p[P_OUT]);
-		if (poll(p, P_COUNT, patience(vm, &stop_seen)) < 0)
+		if (poll(p, P_COUNT, patience(vm, feed, &stop_seen)) < 0)
 			continue; /* EINTR */
 		if (p[P_NOTIFY].revents)
 			drain(vm->notify_fd);
@@ -105,7 +106,7 @@ int vm_loop(struct vm *vm)
 			console_flush(&vm->console);
 		if (p[P_IN].fd >= 0 && p[P_IN].revents)
 			console_readable(vm);
-		console_feed(vm);
+		feed = console_feed(vm);
 	}
 	pthread_join(vm->vcpu_thread, NULL);
 	return vm->life.status;

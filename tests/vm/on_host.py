@@ -68,7 +68,7 @@ def vm_pid(m):
 def terminal(engine):
     """Interactive shell with job control; the terminal's mode is the same afterwards."""
     with Machine(command(engine), stdin="pty") as m:
-        before = termios.tcgetattr(m.slave)
+        before = m.mode
         up(m, engine)
         raw = termios.tcgetattr(m.slave)
         assert not raw[3] & termios.ECHO and not raw[3] & termios.ICANON, "terminal not raw while the guest has it"
@@ -89,7 +89,7 @@ def terminal(engine):
 
 def escape(engine):
     with Machine(command(engine), stdin="pty") as m:
-        before = termios.tcgetattr(m.slave)
+        before = m.mode
         up(m, engine)
         m.send(ESC + "p")
         time.sleep(1)
@@ -114,7 +114,7 @@ def escape(engine):
 def end_by(engine, sig, want, whom):
     """doppel or doppel-vm gets a signal: status, terminal, no process left."""
     with Machine(command(engine), stdin="pty") as m:
-        before = termios.tcgetattr(m.slave)
+        before = m.mode
         up(m, engine)
         os.kill(m.proc.pid if whom == "doppel" else vm_pid(m), sig)
         status = m.finish(15)
@@ -144,7 +144,7 @@ def sigkill(engine):
     places = [p for p in ("/dev/shm", tempfile.gettempdir()) if os.path.isdir(p)]
     had = {p: set(os.listdir(p)) for p in places}
     with Machine(command(engine), stdin="pty") as m:
-        before = termios.tcgetattr(m.slave)
+        before = m.mode
         up(m, engine)
         m.proc.kill()
         m.proc.wait()

@@ -81,6 +81,7 @@ struct serial {
 	uint8_t fifo[FIFO_SIZE];
 	uint8_t fifo_err[FIFO_SIZE]; /* LSR error bits of each character */
 	uint8_t head, count;
+	bool irq_driven;       /* an interrupt has been enabled since reset: see serial_listening() */
 	bool starved;          /* the host was refused bytes and waits for room() */
 	uint8_t polls;         /* LSR reads since the last transmission, saturating at LISTEN_POLLS */
 };
@@ -188,9 +189,16 @@ static void serial_clear_rx(struct serial *d)
 	serial_arm_timeout(d);
 }
 
+/*
+ * The other end sends only to a receiver that asks for it: what is piped into a machine before its driver has started would be lost
+ * in the clearing of FIFO and data register that drivers begin with. A driver that has ever enabled an interrupt asks by the receive
+ * interrupt (Linux raises RTS before its last clearing read); one that polls asks by RTS, or by polling.
+ */
 static bool serial_listening(const struct serial *d)
 {
-	return !(d->mcr & MCR_LOOP) && ((d->mcr & MCR_RTS) || d->polls >= LISTEN_POLLS);
+	if (d->mcr & MCR_LOOP)
+		return false;
+	return d->irq_driven ? d->ier & IER_RDA : (d->mcr & MCR_RTS) || d->polls >= LISTEN_POLLS;
 }
 
 /* Tells a host that was refused that it may try again, when that is worth a wake-up. */
@@ -347,6 +355,8 @@ static void serial_put(void *opaque, uint64_t off, uint8_t val)
 		if ((val & IER_THRE) && !(d->ier & IER_THRE))
 			d->thre_pending = true;
 		d->ier = val & IER_MASK;
+		d->irq_driven |= d->ier != 0;
+		serial_room_now(d);
 		break;
 	case REG_IIR_FCR:
 		serial_write_fcr(d, val);
@@ -422,6 +432,7 @@ static void serial_reset(void *dev)
 	d->divisor = 12; /* firmware leaves 9600 baud */
 	d->thre_pending = false;
 	d->polls = 0;
+	d->irq_driven = false;
 	serial_clear_rx(d);
 	memset(d->fifo, 0, sizeof(d->fifo));
 	serial_room_now(d);
@@ -454,6 +465,7 @@ static void serial_state(void *dev, struct io_state *s)
 	struct serial *d = dev;
 
 	DEV_FIELD(s, d, ier);
+	DEV_FIELD(s, d, irq_driven);
 	DEV_FIELD(s, d, fcr);
 	DEV_FIELD(s, d, lcr);
 	DEV_FIELD(s, d, mcr);
