@@ -41,6 +41,8 @@ static uint64_t flags_compared(const struct insn *in, bool precise, bool faulted
 	 * instruction would have overwritten them. */
 	if (!precise && faulted)
 		return (FL_ARITH | FL_DF) & ~(uint64_t)in->flags_write;
+	if (!precise)
+		return (FL_ARITH | FL_DF) & ~(uint64_t)in->flags_undef;
 	if (in->mnemonic == M(DIV) || in->mnemonic == M(IDIV))
 		return FL_DF;
 	return FL_ARITH | FL_DF;

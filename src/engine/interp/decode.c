@@ -166,7 +166,7 @@ struct icache_entry *interp_decode(struct vcpu *v, struct interp *ip)
 	e = &ip->icache[((key >> 2) ^ (key >> 17)) % ICACHE_ENTRIES];
 	if (likely(e->key == key && e->fn)) {
 		if (likely(fp->hva && off <= PAGE_SIZE - 16)) {
-			const uint64_t *p = (const uint64_t *)(fp->hva + off);
+			const any_u64 *p = (const any_u64 *)(fp->hva + off);
 
 			if (likely((((p[0] ^ e->lo) & e->mlo) | ((p[1] ^ e->hi) & e->mhi)) == 0))
 				goto found;

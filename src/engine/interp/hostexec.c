@@ -102,7 +102,8 @@ static void state_restore(const struct interp *ip)
 /* Runs the stub with the guest's unmasked exceptions watched. */
 static int run_unmasked(struct vcpu *v, struct interp *ip, const struct host_insn *h, struct host_regs *r, uint32_t mxcsr)
 {
-	uint32_t raised, unmasked, scratch;
+	struct host_regs scratch = {.rcx = (uint64_t)(uintptr_t)ip->bounce};
+	uint32_t raised, unmasked;
 
 	state_save(ip);
 	mxcsr_set((mxcsr | MXCSR_MASKS) & ~MXCSR_FLAGS);
@@ -116,7 +117,7 @@ static int run_unmasked(struct vcpu *v, struct interp *ip, const struct host_ins
 	state_restore(ip);
 	/* The switch from x87 to MMX (TOP = 0, all registers valid) stands; reading an MMX register makes it. */
 	if (h->mmx)
-		asm volatile("movd %%mm0, %0" : "=r"(scratch));
+		host_stub_fixed(ip, STUB_MMX_READ)(&scratch);
 	/* A fault found before computing leaves no post-computation flags. */
 	mxcsr_set(mxcsr | (unmasked & MXCSR_PRE ? raised & MXCSR_PRE : raised));
 	return v->cr4 & CR4_OSXMMEXCPT ? cpu_raise(v, VEC_XM) : cpu_ud(v);

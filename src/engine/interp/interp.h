@@ -33,7 +33,7 @@ struct icache_entry {
 	interp_fn fn;
 	struct insn in;
 };
-#define ICACHE_ENTRIES 32768
+#define ICACHE_ENTRIES 65536
 
 /* A virtual page that instructions were fetched from. */
 struct fetch_page {

@@ -133,13 +133,18 @@ INLINE void *flat_ptr(const struct vcpu *v, const uint64_t *table, gva_t lin, un
 	return e ? (void *)(uintptr_t)(lin + e) : NULL;
 }
 
+/* Guest operands have any alignment. */
+typedef uint16_t any_u16 __attribute__((aligned(1), may_alias));
+typedef uint32_t any_u32 __attribute__((aligned(1), may_alias));
+typedef uint64_t any_u64 __attribute__((aligned(1), may_alias));
+
 INLINE uint64_t host_get(const void *p, unsigned size)
 {
 	switch (size) {
 	case 1: return *(const volatile uint8_t *)p;
-	case 2: return *(const volatile uint16_t *)p;
-	case 4: return *(const volatile uint32_t *)p;
-	default: return *(const volatile uint64_t *)p;
+	case 2: return *(const volatile any_u16 *)p;
+	case 4: return *(const volatile any_u32 *)p;
+	default: return *(const volatile any_u64 *)p;
 	}
 }
 
@@ -147,9 +152,9 @@ INLINE void host_put(void *p, unsigned size, uint64_t val)
 {
 	switch (size) {
 	case 1: *(volatile uint8_t *)p = (uint8_t)val; break;
-	case 2: *(volatile uint16_t *)p = (uint16_t)val; break;
-	case 4: *(volatile uint32_t *)p = (uint32_t)val; break;
-	default: *(volatile uint64_t *)p = val; break;
+	case 2: *(volatile any_u16 *)p = (uint16_t)val; break;
+	case 4: *(volatile any_u32 *)p = (uint32_t)val; break;
+	default: *(volatile any_u64 *)p = val; break;
 	}
 }
 
@@ -288,9 +293,9 @@ INLINE bool rmw_commit(struct vcpu *v, struct rmw *m, unsigned size, bool locked
 	})
 	switch (size) {
 	case 1: CAS(uint8_t); break;
-	case 2: CAS(uint16_t); break;
-	case 4: CAS(uint32_t); break;
-	default: CAS(uint64_t); break;
+	case 2: CAS(any_u16); break;
+	case 4: CAS(any_u32); break;
+	default: CAS(any_u64); break;
 	}
 #undef CAS
 	return ok;
