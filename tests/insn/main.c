@@ -236,6 +236,9 @@ int main(int argc, char **argv)
 			guest_run(guest, &t, &g);
 			hide_env(&t, &h);
 			hide_env(&t, &g);
+			/* A bit offset can lead a 32-bit address to what this process keeps below 2 GiB (the translator does). */
+			if (t.in.addrsize == 4 && h.vector < 0 && g.vector == VEC_PF)
+				continue;
 			compare(&rep, &t, &h, &g, precise);
 			if (!rep.n) {
 				good++;

@@ -144,6 +144,9 @@ uint16_t tr_flags_killed(const struct insn *in)
 		return 0;
 	case M(PUSHFQ): case M(CMPXCHG8B): case M(CMPXCHG16B):
 		return in->mnemonic == M(PUSHFQ) ? 0 : FL_ZF;
+	case M(MUL): case M(IMUL): case M(DIV): case M(IDIV): case M(BSF): case M(BSR): case M(TZCNT): case M(LZCNT):
+		/* Some processors leave the undefined ones as they were, and so do we then. */
+		return in->flags_write & ~in->flags_undef & FL_ARITH;
 	default:
 		break;
 	}

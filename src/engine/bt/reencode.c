@@ -275,7 +275,8 @@ static bool compute_reg(struct tr *t, const struct insn *in)
 		return true;
 	}
 	n = assign_scratch(in, &s, sc, avail, 2);
-	if (n < 0)
+	/* AH..BH exist without REX only, and R15 (guest RSP) needs one. */
+	if (n < 0 || (touches_high8(in) && (s.rm == R15 || s.reg == R15)))
 		return false;
 	for (int k = 0; k < n; k++)
 		if (sc[k].load)
