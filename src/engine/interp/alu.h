@@ -31,8 +31,7 @@ INLINE uint64_t alu_flags(uint64_t fl, uint32_t ax, uint64_t mask)
 #define ALU_CARRY "btl $0, %k[fl]\n\t"
 /* Loads all of the guest's arithmetic flags first, for instructions whose undefined flags some processors leave as they were.
  * 127 + OF overflows exactly if OF is set, and SAHF leaves OF alone. */
-#define ALU_KEEP                                                                                                       \
-	"movl %k[fl], %%eax\n\tshrl $11, %%eax\n\tandb $1, %%al\n\taddb $127, %%al\n\tmovb %b[fl], %%ah\n\tsahf\n\t"
+#define ALU_KEEP "movl %k[fl], %%eax\n\tshll $8, %%eax\n\tbtl $11, %k[fl]\n\tsetc %%al\n\taddb $127, %%al\n\tsahf\n\t"
 
 #define ALU_TWO(T, pre, insn, mask)                                                                                    \
 	({                                                                                                             \
