@@ -96,10 +96,10 @@ static inline void *cpu_flat_write(struct vcpu *v, gva_t lin, unsigned len)
 /* Eight bytes with supervisor rights: descriptors, gates, TSS fields. */
 static inline int cpu_sys_u64(struct vcpu *v, gva_t lin, uint64_t *val)
 {
-	const uint64_t *p = cpu_flat_read(v, lin, 8);
+	const void *p = cpu_flat_read(v, lin, 8);
 
 	if (likely(p)) {
-		*val = *p;
+		__builtin_memcpy(val, p, 8); /* TSS fields are not aligned */
 		return 0;
 	}
 	return cpu_load_sys(v, lin, 8, val);

@@ -92,14 +92,15 @@ static void handlers_swap(bool ours)
 
 int host_init(void)
 {
-	stack_t ss = {.ss_sp = malloc(65536 * 2), .ss_size = 65536 * 2};
+	static uint8_t stack[128 * 1024];
+	stack_t ss = {.ss_sp = stack, .ss_size = sizeof(stack)};
 
 	if (mmap((void *)DATA_VA, DATA_SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0) !=
 		    (void *)DATA_VA ||
 	    mmap((void *)CODE_VA, PAGE_SIZE, PROT_READ | PROT_WRITE | PROT_EXEC,
 		 MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0) != (void *)CODE_VA)
 		return -errno;
-	if (!ss.ss_sp || sigaltstack(&ss, NULL))
+	if (sigaltstack(&ss, NULL))
 		return -errno;
 	return 0;
 }
