@@ -105,7 +105,9 @@ bool tr_address(struct tr *t)
 	return in->addrsize != 2;
 }
 
-void tr_lookup(struct tr *t, bool write, unsigned size)
+enum alignment { ALIGN_TEST /* misaligned accesses are checked for crossing */, ALIGN_DEMAND /* ... are interpreted */, ALIGN_KNOWN };
+
+static void lookup(struct tr *t, bool write, unsigned size, enum alignment align)
 {
 	struct tr_cold_access *c = &t->cold[t->ncold];
 	unsigned mask = size <= 1 ? 0 : size <= 2 ? 1 : size <= 4 ? 3 : size <= 8 ? 7 : size <= 16 ? 15 : 31;
@@ -117,10 +119,11 @@ void tr_lookup(struct tr *t, bool write, unsigned size)
 	if (!t->slot && (t->live_before[t->i] & FL_ARITH))
 		tr_flags_to_slot(t);
 	t->ncold++;
-	c->site = tr_site(t, write ? SITE_WRITE : 0, size);
+	c->site = tr_site(t, (write ? SITE_WRITE : 0) | (align == ALIGN_DEMAND ? SITE_END : 0), size);
 	c->size = (uint8_t)size;
 	c->misaligned = NULL;
-	if (mask) {
+	c->demand = align == ALIGN_DEMAND;
+	if (mask && align != ALIGN_KNOWN) {
 		emit_test_imm8(&t->e, R13, (uint8_t)mask);
 		c->misaligned = emit_jcc(&t->e, CC_NE, emit_here(&t->e));
 	}
@@ -130,4 +133,23 @@ void tr_lookup(struct tr *t, bool write, unsigned size)
 		  (struct emem){.base = NOREG, .index = R14, .scale = 8, .seg = write ? 0x64 : 0x65, .disp = 0});
 	emit_op_reg(&t->e, true, 0x85, R14, R14); /* test r14, r14 */
 	c->absent = emit_jcc(&t->e, CC_E, emit_here(&t->e));
+}
+
+void tr_lookup(struct tr *t, bool write, unsigned size)
+{
+	const struct insn *in = tr_insn(t);
+	bool known = t->rsp_aligned && in->mem.base == RSP && in->mem.index == INSN_NO_REG && in->mem.seg == SS && size <= 8 &&
+		     in->mem.disp % (int)size == 0;
+
+	lookup(t, write, size, known ? ALIGN_KNOWN : ALIGN_TEST);
+}
+
+void tr_lookup_stack(struct tr *t, bool write)
+{
+	if (t->bt->single) { /* lockstep cannot follow a block that is left in its middle */
+		lookup(t, write, 8, ALIGN_TEST);
+		return;
+	}
+	lookup(t, write, 8, t->rsp_aligned ? ALIGN_KNOWN : ALIGN_DEMAND);
+	t->rsp_aligned = true;
 }

@@ -178,7 +178,7 @@ uint16_t tr_flags_used(const struct bt *bt, enum bt_mode mode, const struct insn
 static void push_reg(struct tr *t, unsigned guest)
 {
 	emit_lea(&t->e, R13, EMEM(R15, -8));
-	tr_lookup(t, true, 8);
+	tr_lookup_stack(t, true);
 	if (tr_displaced(guest)) {
 		emit_lea(&t->e, R13, EMEMX(R13, R14, 1, 0));
 		tr_get(t, R14, guest);
@@ -192,7 +192,7 @@ static void push_reg(struct tr *t, unsigned guest)
 static void push_imm(struct tr *t, int32_t imm)
 {
 	emit_lea(&t->e, R13, EMEM(R15, -8));
-	tr_lookup(t, true, 8);
+	tr_lookup_stack(t, true);
 	emit_op_mem(&t->e, true, 0xc7, 0, EMEMX(R13, R14, 1, 0));
 	emit_u32(&t->e, (uint32_t)imm);
 	emit_lea(&t->e, R15, EMEM(R15, -8));
@@ -202,7 +202,7 @@ static void push_imm(struct tr *t, int32_t imm)
 static void push_tmp1(struct tr *t)
 {
 	emit_lea(&t->e, R13, EMEM(R15, -8));
-	tr_lookup(t, true, 8);
+	tr_lookup_stack(t, true);
 	emit_lea(&t->e, R13, EMEMX(R13, R14, 1, 0));
 	emit_load(&t->e, R14, EMEM(RSP, H_TMP1));
 	emit_store(&t->e, EMEM(R13, 0), R14);
@@ -212,7 +212,7 @@ static void push_tmp1(struct tr *t)
 static void push_return_address(struct tr *t)
 {
 	emit_lea(&t->e, R13, EMEM(R15, -8));
-	tr_lookup(t, true, 8);
+	tr_lookup_stack(t, true);
 	emit_lea(&t->e, R13, EMEMX(R13, R14, 1, 0));
 	tr_page_address(t, R14, t->insn_off[t->i] + tr_insn(t)->len);
 	emit_store(&t->e, EMEM(R13, 0), R14);
@@ -247,7 +247,7 @@ static bool op_pop(struct tr *t)
 	unsigned dst = tr_displaced(guest) ? R13 : tr_host(guest);
 
 	emit_mov(&t->e, R13, R15);
-	tr_lookup(t, false, 8);
+	tr_lookup_stack(t, false);
 	emit_load(&t->e, dst, EMEMX(R13, R14, 1, 0));
 	if (tr_displaced(guest))
 		tr_put(t, guest, R13);
@@ -323,7 +323,7 @@ static bool op_ret(struct tr *t)
 	int32_t pop = in->opcode == 0xc2 ? (int32_t)(in->imm[0] & 0xffff) : 0;
 
 	emit_mov(&t->e, R13, R15);
-	tr_lookup(t, false, 8);
+	tr_lookup_stack(t, false);
 	emit_load(&t->e, R13, EMEMX(R13, R14, 1, 0));
 	emit_lea(&t->e, R15, EMEM(R15, 8 + pop));
 	tr_exit_dispatch(t, 8 + pop);
@@ -524,13 +524,41 @@ static void emit_interp(struct tr *t, bool end)
 		t->ended = true;
 }
 
+/* What the instruction just emitted means for t->rsp_aligned. PUSH, POP, CALL keep it. */
+static void track_rsp(struct tr *t, const struct insn *in, bool interpreted)
+{
+	const struct insn_operand *dst = &in->op[0];
+
+	if (in->mnemonic == M(LEAVE) || interpreted) {
+		t->rsp_aligned = false;
+		return;
+	}
+	for (unsigned i = 1; i < in->nops; i++)
+		if (in->op[i].kind == OPND_GPR && in->op[i].reg == RSP && in->op[i].write)
+			t->rsp_aligned = false;
+	if (dst->kind != OPND_GPR || dst->reg != RSP || !dst->write)
+		return;
+	switch (in->mnemonic) {
+	case M(ADD): case M(SUB):
+		if (dst->size != 8 || in->op[1].kind != OPND_IMM || (in->imm[0] & 7))
+			t->rsp_aligned = false;
+		break;
+	case M(LEA):
+		if (in->opsize != 8 || in->mem.base != RSP || in->mem.index != INSN_NO_REG || (in->mem.disp & 7))
+			t->rsp_aligned = false;
+		break;
+	default:
+		t->rsp_aligned = false;
+	}
+}
+
 void tr_emit_insn(struct tr *t)
 {
 	const struct insn *in = tr_insn(t);
 	enum tr_class c = tr_classify(t->bt, t->mode, in);
 	struct emit mark = t->e;
 	unsigned ncold = t->ncold;
-	bool ok = true, slot = t->slot;
+	bool ok = true, slot = t->slot, rsp_aligned = t->rsp_aligned;
 
 	if (c == TR_COMPUTE)
 		ok = is_nop(in) || tr_compute(t);
@@ -538,11 +566,15 @@ void tr_emit_insn(struct tr *t)
 		ok = emit_flow(t);
 	else
 		ok = false;
-	if (ok)
+	if (ok) {
+		track_rsp(t, in, false);
 		return;
+	}
 	/* Nothing before a refusal changes anything but scratch: take it back. */
 	t->e = mark;
 	t->ncold = ncold;
 	t->slot = slot;
+	t->rsp_aligned = rsp_aligned;
+	track_rsp(t, in, true);
 	emit_interp(t, c == TR_INTERP_END);
 }

@@ -211,7 +211,8 @@ static uint64_t slow_access(struct bt *bt, const struct bt_site *site)
 	bool write = site->flags & SITE_WRITE, user = v->cpl == 3;
 	struct mmu_target target;
 
-	if ((gva & PAGE_MASK) + site->size <= PAGE_SIZE && x86_canonical(gva) && !(user && gva >> 47) &&
+	/* A stack access whose code relies on alignment must not go on misaligned. */
+	if (!((site->flags & SITE_END) && (gva & 7)) && (gva & PAGE_MASK) + site->size <= PAGE_SIZE && x86_canonical(gva) && !(user && gva >> 47) &&
 	    mmu_resolve(&v->mmu, gva, write, user, user, &target) == 0 &&
 	    (write ? v->mmu.cur->w : v->mmu.cur->r)[mmu_vpn(gva)]) {
 		bt->stats.slow_fill++;

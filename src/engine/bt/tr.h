@@ -19,6 +19,7 @@ struct tr_cold_access {
 	uintptr_t back;
 	uint32_t site;
 	uint8_t size;
+	bool demand;       /* misaligned: straight to the slow path */
 };
 struct tr_cold_link {
 	uint8_t *jump;
@@ -34,6 +35,7 @@ struct tr {
 	bool open;                           /* the block falls through to insn_off[n] */
 	bool crossing;                       /* the instruction there crosses the page or cannot be decoded */
 	bool slot;
+	bool rsp_aligned;                    /* guest RSP is known to be a multiple of 8 here */
 	bool ended;                          /* an emitted instruction left the block unconditionally */
 	uint32_t insn_start;                 /* host offset of the current instruction */
 	uint32_t pending_next[8];            /* sites whose `next` is the end of the current instruction */
@@ -60,6 +62,8 @@ static inline unsigned tr_host(unsigned guest) { return guest == RSP ? R15 : gue
 bool tr_address(struct tr *t);
 /* r14 = table entry for r13; [r13+r14] is then the host operand. Saves live flags first if needed. */
 void tr_lookup(struct tr *t, bool write, unsigned size);
+/* The same for 8 bytes at guest RSP plus a multiple of 8: tests the alignment once per block. */
+void tr_lookup_stack(struct tr *t, bool write);
 /* Guest register to host register `dst` / from `src`. */
 void tr_get(struct tr *t, unsigned dst, unsigned guest);
 void tr_put(struct tr *t, unsigned guest, unsigned src);

@@ -265,12 +265,14 @@ static void emit_cold_access(struct tr *t, const struct tr_cold_access *c)
 {
 	struct emit *e = &t->e;
 
-	if (c->misaligned) {
+	if (c->misaligned && !c->demand) {
 		emit_patch(e, c->misaligned, emit_here(e));
 		emit_call(e, t->bt->code_x + t->bt->crossing[c->size]);
 		emit_jmp(e, c->back);
 	}
 	emit_patch(e, c->absent, emit_here(e));
+	if (c->demand)
+		emit_patch(e, c->misaligned, emit_here(e));
 	emit_stub_call(t, c->site, BT_SVC_SLOW);
 }
 
