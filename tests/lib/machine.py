@@ -69,7 +69,7 @@ class Machine:
         self.err_read, err_write = os.pipe()
         if stdin == "pty":
             self.master, slave = pty.openpty()
-            self.mode = termios.tcgetattr(slave)  # before anybody can have changed it
+            self.mode = termios.tcgetattr(slave)  # as found
             # The terminal becomes the controlling one of the new session, as under a login shell.
             self.proc = subprocess.Popen(cmd, stdin=slave, stdout=slave, stderr=err_write, start_new_session=True,
                                          preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0), **who)
