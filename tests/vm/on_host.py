@@ -105,7 +105,10 @@ def escape(engine):
         m.send(ESC + "p")
         m.expect(rb"back-2", 30)
         m.send(ESC + "d")
-        m.expect(rb"(?i)rip", 10)
+        end = time.monotonic() + 10
+        while not re.search(rb"(?i)rip", m.err) and time.monotonic() < end:
+            m.read_some(0.1)
+        assert re.search(rb"(?i)rip", m.err), f"no dump on standard error: {m.err[-200:]}"
         m.send("echo still-$((1 + 1))\r")
         m.expect(rb"still-2", 30)
         m.send(ESC + "x")
