@@ -27,8 +27,7 @@ static bool computes(const struct insn *in)
 	case M(PAUSE):
 		return true;
 	case M(BT): case M(BTS): case M(BTR): case M(BTC):
-		/* With a register offset the memory operand is a bit string of any length. */
-		return in->op[0].kind != OPND_MEM || in->op[1].kind == OPND_IMM;
+		return true;
 	case M(MOV):
 		for (unsigned i = 0; i < in->nops; i++)
 			if (in->op[i].kind != OPND_GPR && in->op[i].kind != OPND_MEM && in->op[i].kind != OPND_IMM)
@@ -106,6 +105,8 @@ static bool is_inline_system(const struct bt *bt, enum bt_mode mode, const struc
 		return mode == BT_K64;
 	case M(PUSHFQ):
 		return in->opsize == 8;
+	case M(MOV): /* from a segment register */
+		return in->op[0].kind == OPND_GPR && in->op[1].kind == OPND_SEG && in->op[0].size >= 4;
 	case M(SYSCALL):
 		return !bt->single;
 	case M(SYSRET):
@@ -480,6 +481,18 @@ static bool op_pushf(struct tr *t)
 	return true;
 }
 
+static bool op_mov_from_seg(struct tr *t)
+{
+	const struct insn *in = tr_insn(t);
+	unsigned guest = in->op[0].reg, dst = tr_displaced(guest) ? R13 : tr_host(guest);
+
+	/* movzx r32, word [seg.sel]: the upper half of the register is cleared (SDM vol. 2B MOV). */
+	emit_op_mem(&t->e, false, 0x0fb7, dst, EMEM(RSP, (int32_t)offsetof(struct vcpu, seg[in->op[1].reg].sel)));
+	if (tr_displaced(guest))
+		tr_put(t, guest, R13);
+	return true;
+}
+
 static bool op_syscall(struct tr *t, unsigned flags, unsigned size)
 {
 	uint32_t s = tr_site(t, SITE_END | flags, size);
@@ -507,6 +520,7 @@ static bool emit_flow(struct tr *t)
 	case M(STI): return op_sti(t);
 	case M(SWAPGS): return op_swapgs(t);
 	case M(PUSHFQ): return op_pushf(t);
+	case M(MOV): return op_mov_from_seg(t);
 	case M(SYSCALL): return op_syscall(t, 0, 0);
 	case M(SYSRET): return op_syscall(t, SITE_SYSRET, in->opsize);
 	default: return op_jcc(t);

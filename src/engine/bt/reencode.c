@@ -252,6 +252,56 @@ static bool compute_mem(struct tr *t, const struct insn *in, const struct insn_o
 	return true;
 }
 
+/* BT, BTS, BTR, BTC with a register offset: the operand is a bit string around the address. r13 moves to the element that holds the
+ * bit, the rest of the offset goes to r14. */
+static bool is_bit_string(const struct insn *in)
+{
+	switch (in->mnemonic) {
+	case ZYDIS_MNEMONIC_BT: case ZYDIS_MNEMONIC_BTS: case ZYDIS_MNEMONIC_BTR: case ZYDIS_MNEMONIC_BTC:
+		return in->op[0].kind == OPND_MEM && in->op[1].kind == OPND_GPR;
+	default:
+		return false;
+	}
+}
+
+static void bit_offset(struct tr *t, const struct insn *in)
+{
+	tr_get(t, R14, in->op[1].reg);
+	if (in->opsize == 4)
+		emit_op_reg(&t->e, true, 0x63, R14, R14);   /* movsxd r14, r14d */
+	else if (in->opsize == 2)
+		emit_op_reg(&t->e, true, 0x0fbf, R14, R14); /* movsx r14, r14w */
+}
+
+static bool compute_bit_string(struct tr *t, const struct insn *in, const struct insn_operand *mo)
+{
+	struct tr_subst s = {-1, R14, -1, -1, NULL};
+	struct emem m = EMEM(R13, 0);
+	unsigned shift = in->opsize == 8 ? 6 : in->opsize == 4 ? 5 : 4;
+
+	if (in->addrsize != 8 || !tr_address(t))
+		return false;
+	if (!t->slot && (t->live_before[t->i] & FL_ARITH))
+		tr_flags_to_slot(t);
+	bit_offset(t, in);
+	emit_byte(&t->e, 0x49); /* sar r14, shift */
+	emit_byte(&t->e, 0xc1);
+	emit_modrm_reg(&t->e, 7, R14);
+	emit_byte(&t->e, shift);
+	emit_lea(&t->e, R13, EMEMX(R13, R14, in->opsize, 0));
+	tr_lookup(t, mo->write, in->opsize);
+	emit_lea(&t->e, R13, EMEMX(R13, R14, 1, 0));
+	tr_get(t, R14, in->op[1].reg);
+	emit_byte(&t->e, 0x41); /* and r14d, bits - 1 */
+	emit_byte(&t->e, 0x83);
+	emit_modrm_reg(&t->e, 4, R14);
+	emit_byte(&t->e, (1u << shift) - 1);
+	flags_for_insn(t, in);
+	s.mem = &m;
+	tr_reencode(t, in, &s);
+	return true;
+}
+
 static bool compute_reg(struct tr *t, const struct insn *in)
 {
 	static const uint8_t avail[] = {R13, R14};
@@ -294,6 +344,8 @@ bool tr_compute(struct tr *t)
 	const struct insn *in = tr_insn(t);
 	const struct insn_operand *mo = mem_operand(in);
 
+	if (mo && is_bit_string(in))
+		return compute_bit_string(t, in, mo);
 	if (mo)
 		return compute_mem(t, in, mo);
 	/* Host faults (#DE, SIMD and x87 exceptions) find the instruction through a site. */
