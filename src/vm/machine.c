@@ -19,6 +19,7 @@
 
 #include "base/log.h"
 #include "dev/platform/acpi.h"
+#include "dev/platform/smbios.h"
 #include "vm/vm.h"
 
 #define HOLE_BEGIN 0xa0000ull
@@ -207,6 +208,14 @@ static const char *write_acpi(struct vm *vm)
 	return len < 0 ? "the ACPI tables cannot be built; give --cpus less" : boot_copy(&vm->target, BOOT_ACPI, buf, (size_t)len);
 }
 
+static const char *write_smbios(struct vm *vm)
+{
+	uint8_t buf[SMBIOS_TABLES_MAX];
+	int len = smbios_tables_build(buf, sizeof(buf), BOOT_SMBIOS);
+
+	return len < 0 ? "the SMBIOS tables cannot be built" : boot_copy(&vm->target, BOOT_SMBIOS, buf, (size_t)len);
+}
+
 const char *machine_boot(struct vm *vm)
 {
 	struct boot_source src = {.size = vm->kernel.size, .append = vm->config->append, .module = vm->module,
@@ -219,6 +228,8 @@ const char *machine_boot(struct vm *vm)
 		return err;
 	src.image = image;
 	err = write_acpi(vm);
+	if (!err)
+		err = write_smbios(vm);
 	if (!err)
 		err = boot_load(&vm->target, &src, &entry);
 	munmap(image, vm->kernel.size);

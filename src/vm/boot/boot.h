@@ -27,6 +27,7 @@
 #define BOOT_STACK 0x1fff0
 #define BOOT_LOW_END 0x9fc00
 #define BOOT_ACPI 0xe0000
+#define BOOT_SMBIOS 0xf0000
 #define BOOT_HIGH 0x100000   /* where kernels may live */
 
 /* Selectors both Linux protocols and multiboot expect of us: flat code and data. */
