@@ -190,11 +190,12 @@ uint32_t mmu_walk(struct mmu *mmu, gva_t gva, enum mmu_access acc, bool user, st
 		gva &= UINT32_MAX;
 	for (unsigned try = 0; try < WALK_RETRIES; try++) {
 		uint32_t cause = walk_descend(mmu, gva, &w);
-		struct walk_entry *leaf = &w.e[w.n - 1];
+		struct walk_entry *leaf;
 		bool same = true;
 
 		if (cause)
 			return walk_error(r, cause, acc, user);
+		leaf = &w.e[w.n - 1]; /* only now: a PAE walk can end before it has read an entry */
 		out->page_shift = (uint8_t)w.shift;
 		out->writable = w.rights_and & PTE_W;
 		out->user = w.rights_and & PTE_U;
