@@ -47,6 +47,30 @@ static void on_term(int sig)
 	(void)!write(vm->notify_fd, &one, sizeof(one));
 }
 
+/*
+ * A fatal signal sent by a process. As the first process of a pid namespace we would not die of it: there the kernel ignores what
+ * has no handler. A trap does it; faults of our own come back after the return.
+ */
+static void on_fatal(int sig, siginfo_t *si, void *ctx)
+{
+	(void)ctx;
+	signal(sig, SIG_DFL);
+	if (si->si_code <= 0)
+		__builtin_trap();
+}
+
+static void fatal_init(void)
+{
+	static const int fatal[] = {SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGTRAP, SIGABRT, SIGSYS};
+	const struct sigaction sa = {.sa_sigaction = on_fatal, .sa_flags = SA_SIGINFO};
+	struct sigaction old;
+
+	/* The engine has installed its own for those it understands. */
+	for (size_t i = 0; i < nitems(fatal); i++)
+		if (sigaction(fatal[i], NULL, &old) == 0 && !(old.sa_flags & SA_SIGINFO) && old.sa_handler == SIG_DFL)
+			sigaction(fatal[i], &sa, NULL);
+}
+
 /* Signals from the keyboard go to the whole process group; only doppel acts on them and tells us. */
 static void signals_init(struct vm *vm)
 {
@@ -55,6 +79,7 @@ static void signals_init(struct vm *vm)
 
 	for (size_t i = 0; i < nitems(ignored); i++)
 		signal(ignored[i], SIG_IGN);
+	fatal_init();
 	handler_vm = vm;
 	sigaction(SIGTERM, &sa, NULL);
 	prctl(PR_SET_PDEATHSIG, SIGTERM, 0, 0, 0);

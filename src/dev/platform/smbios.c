@@ -23,7 +23,8 @@ static void put(struct tables *t, const void *p, size_t n)
 		t->full = true;
 		return;
 	}
-	memcpy(t->buf + t->len, p, n);
+	if (n) /* p may be NULL then */
+		memcpy(t->buf + t->len, p, n);
 	t->len += n;
 }
 
