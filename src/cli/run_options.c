@@ -186,13 +186,28 @@ static void add_fd(struct run_request *req, int fd, enum proto_fd_role role)
 	req->config.role[req->config.nfds++] = (uint8_t)role;
 }
 
+/* The remedy for a file that cannot be opened. */
+static const char *remedy(int error)
+{
+	switch (error) {
+	case EACCES:
+	case EPERM:
+		return "change the file's permissions, or";
+	case ENOSPC:
+	case EDQUOT:
+		return "make room on the disk, or";
+	default:
+		return "check the path, or";
+	}
+}
+
 static int open_input(struct run_request *req, const char *path, const char *option, enum proto_fd_role role)
 {
 	int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
 	struct stat st;
 
 	if (fd < 0) {
-		log_error("cannot open %s: %s; check the value of %s", path, strerror(errno), option);
+		log_error("cannot open %s: %s; %s give %s another", path, strerror(errno), remedy(errno), option);
 		return STATUS_START;
 	}
 	if (fstat(fd, &st) < 0 || !S_ISREG(st.st_mode)) {
@@ -209,7 +224,7 @@ static int open_output(struct run_request *req, const char *path, const char *op
 	int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOCTTY, 0666);
 
 	if (fd < 0) {
-		log_error("cannot write %s: %s; check the value of %s", path, strerror(errno), option);
+		log_error("cannot write %s: %s; %s give %s another", path, strerror(errno), remedy(errno), option);
 		return STATUS_START;
 	}
 	add_fd(req, fd, role);

@@ -35,6 +35,16 @@ static void write_file(const char *path, const char *text, size_t len)
 
 struct id_map { char uid[32], gid[32]; size_t uid_len, gid_len; };
 
+/* What the child says when the program does not start: composed beforehand, only written by it. */
+struct complaint { char text[512]; size_t len; };
+
+static void complaint_init(struct complaint *c, const char *path)
+{
+	int n = snprintf(c->text, sizeof(c->text), "doppel: cannot execute %.400s; build or install doppel again (`make`)\n", path);
+
+	c->len = n > 0 ? (size_t)n : 0;
+}
+
 static void id_map_init(struct id_map *m)
 {
 	m->uid_len = (size_t)snprintf(m->uid, sizeof(m->uid), "0 %u 1", (unsigned)geteuid());
@@ -42,7 +52,7 @@ static void id_map_init(struct id_map *m)
 }
 
 __attribute__((noreturn)) static void child(const char *path, char *const argv[], int channel, int exec_status,
-					     const struct id_map *map, uint32_t ns)
+					     const struct id_map *map, const struct complaint *complaint, uint32_t ns)
 {
 	sigset_t none;
 
@@ -59,20 +69,24 @@ __attribute__((noreturn)) static void child(const char *path, char *const argv[]
 	sigemptyset(&none);
 	sigprocmask(SIG_SETMASK, &none, NULL);
 	execv(path, argv);
+	if (write(STDERR_FILENO, complaint->text, complaint->len) < 0)
+		_exit(exec_status);
 	_exit(exec_status);
 }
 
 pid_t spawn_isolated(const char *path, char *const argv[], int channel, int exec_status, uint32_t *namespaces)
 {
 	const uint32_t attempt[] = {CLONE_NEWUSER | NS_INNER, CLONE_NEWUSER, geteuid() == 0 ? NS_INNER : 0, 0};
+	struct complaint complaint;
 	struct id_map map;
 	long pid = -1;
 
 	id_map_init(&map);
+	complaint_init(&complaint, path);
 	for (size_t i = 0; i < nitems(attempt); i++) {
 		pid = syscall(SYS_clone, (unsigned long)attempt[i] | SIGCHLD, NULL, NULL, NULL, NULL);
 		if (pid == 0)
-			child(path, argv, channel, exec_status, &map, attempt[i]);
+			child(path, argv, channel, exec_status, &map, &complaint, attempt[i]);
 		if (pid > 0) {
 			*namespaces = attempt[i];
 			return (pid_t)pid;
