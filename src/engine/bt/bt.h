@@ -18,7 +18,11 @@
 #include "engine/engine.h"
 #include "x86/insn.h"
 
-enum bt_mode { BT_K64, BT_U64, BT_MODES };
+/* What a translation is specialised on: supervisor or user 64-bit code, user 32-bit code (compatibility mode, flat segments). */
+enum bt_mode { BT_K64, BT_U64, BT_U32 };
+#define BT_XTABS 2 /* supervisor, user */
+static inline unsigned bt_xtab_of(enum bt_mode mode) { return mode == BT_K64 ? 0 : 1; }
+static inline enum insn_mode bt_insn_mode(enum bt_mode mode) { return mode == BT_U32 ? INSN_MODE_32 : INSN_MODE_64; }
 
 #ifdef TORTURE_TINYCACHE
 #define BT_CODE_SIZE (64u << 10)
@@ -89,7 +93,8 @@ struct bt {
 	uintptr_t code_x;
 	uint32_t code_used, code_reserved;  /* bytes; reserved = the stubs at the start */
 	uint32_t *etab;       /* per page 4096 entries: code offset by page offset, 0 = miss; low 2 GiB */
-	uint64_t *xtab[BT_MODES]; /* by address bits 47..63: x table of the mode, or a guard for non-canonical */
+	uint64_t *xtab[BT_XTABS]; /* by address bits 47..63: x table, or a guard for non-canonical */
+	uint8_t user_mode[MMU_CONTEXTS]; /* which user mode the context's x_user entries belong to */
 	void *guard;
 	struct bt_page *page;
 	struct bt_block *block;

@@ -115,7 +115,7 @@ static void write_thunks(struct bt *bt)
 static int map_tables(struct bt *bt)
 {
 	bt->etab = map_low(ETAB_BYTES, PROT_READ | PROT_WRITE, -1);
-	for (unsigned m = 0; m < BT_MODES; m++)
+	for (unsigned m = 0; m < BT_XTABS; m++)
 		bt->xtab[m] = map_low(XTAB_ENTRIES * 8, PROT_READ | PROT_WRITE, -1);
 	bt->guard = mmap(NULL, GUARD_BYTES, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 	bt->page = map_array(BT_MAX_PAGES * sizeof(*bt->page));
@@ -127,7 +127,7 @@ static int map_tables(struct bt *bt)
 	if (!bt->etab || !bt->xtab[0] || !bt->xtab[1] || bt->guard == MAP_FAILED || !bt->page || !bt->block ||
 	    !bt->site || !bt->link || !bt->block_hash || !bt->page_hash)
 		return -ENOMEM;
-	for (unsigned m = 0; m < BT_MODES; m++)
+	for (unsigned m = 0; m < BT_XTABS; m++)
 		for (unsigned i = 0; i < XTAB_ENTRIES; i++)
 			bt->xtab[m][i] = (uint64_t)(uintptr_t)bt->guard;
 	return 0;
@@ -161,7 +161,7 @@ void bt_cache_destroy(struct bt *bt)
 	unmap(bt->code_w, BT_CODE_SIZE);
 	unmap((void *)bt->code_x, BT_CODE_SIZE);
 	unmap(bt->etab, ETAB_BYTES);
-	for (unsigned m = 0; m < BT_MODES; m++)
+	for (unsigned m = 0; m < BT_XTABS; m++)
 		unmap(bt->xtab[m], XTAB_ENTRIES * 8);
 	unmap(bt->guard, GUARD_BYTES);
 	unmap(bt->page, BT_MAX_PAGES * sizeof(*bt->page));

@@ -138,7 +138,7 @@ static void lookup(struct tr *t, bool write, unsigned size, enum alignment align
 void tr_lookup(struct tr *t, bool write, unsigned size)
 {
 	const struct insn *in = tr_insn(t);
-	bool known = t->rsp_aligned && in->mem.base == RSP && in->mem.index == INSN_NO_REG && in->mem.seg == SS && size <= 8 &&
+	bool known = t->rsp_aligned && in->mem.base == RSP && in->mem.index == INSN_NO_REG && in->mem.seg == SS && size <= tr_word(t->mode) &&
 		     in->mem.disp % (int)size == 0;
 
 	lookup(t, write, size, known ? ALIGN_KNOWN : ALIGN_TEST);
@@ -147,9 +147,9 @@ void tr_lookup(struct tr *t, bool write, unsigned size)
 void tr_lookup_stack(struct tr *t, bool write)
 {
 	if (t->bt->single) { /* lockstep cannot follow a block that is left in its middle */
-		lookup(t, write, 8, ALIGN_TEST);
+		lookup(t, write, tr_word(t->mode), ALIGN_TEST);
 		return;
 	}
-	lookup(t, write, 8, t->rsp_aligned ? ALIGN_KNOWN : ALIGN_DEMAND);
+	lookup(t, write, tr_word(t->mode), t->rsp_aligned ? ALIGN_KNOWN : ALIGN_DEMAND);
 	t->rsp_aligned = true;
 }

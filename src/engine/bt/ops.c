@@ -63,33 +63,37 @@ static bool is_nop(const struct insn *in)
 	}
 }
 
-static bool is_stack(const struct insn *in)
+static bool is_stack(enum bt_mode mode, const struct insn *in)
 {
 	const struct insn_operand *o = &in->op[0];
+	unsigned word = tr_word(mode);
 
 	if (in->mnemonic == M(LEAVE))
-		return in->opsize == 8;
+		return in->opsize == word;
 	if (in->mnemonic == M(PUSH))
-		return in->stacksize == 8 && in->opsize == 8 &&
+		return in->stacksize == word && in->opsize == word &&
 		       (o->kind == OPND_GPR || o->kind == OPND_IMM || o->kind == OPND_MEM);
 	if (in->mnemonic == M(POP))
-		return in->opsize == 8 && o->kind == OPND_GPR && o->reg != RSP;
+		return in->opsize == word && o->kind == OPND_GPR && o->reg != RSP;
 	return false;
 }
 
-static bool is_flow(const struct insn *in)
+static bool is_flow(enum bt_mode mode, const struct insn *in)
 {
+	unsigned word = tr_word(mode);
+
 	switch (in->mnemonic) {
 	case M(JMP): case M(CALL):
 		if (in->op[0].kind == OPND_REL)
 			return in->opsize != 2;
-		return in->opsize == 8 && (in->op[0].kind == OPND_GPR || (in->op[0].kind == OPND_MEM && in->op[0].size == 8));
+		return in->opsize == word &&
+		       (in->op[0].kind == OPND_GPR || (in->op[0].kind == OPND_MEM && in->op[0].size == word));
 	case M(RET):
-		return in->opsize == 8 && (in->opcode == 0xc3 || in->opcode == 0xc2);
+		return in->opsize == word && (in->opcode == 0xc3 || in->opcode == 0xc2);
 	case M(JCXZ): case M(JECXZ): case M(JRCXZ): case M(LOOP): case M(LOOPE): case M(LOOPNE):
 		return false;
 	default:
-		return in->category == ZYDIS_CATEGORY_COND_BR;
+		return in->category == ZYDIS_CATEGORY_COND_BR && in->opsize != 2;
 	}
 }
 
@@ -104,11 +108,11 @@ static bool is_inline_system(const struct bt *bt, enum bt_mode mode, const struc
 	case M(CLI): case M(SWAPGS):
 		return mode == BT_K64;
 	case M(PUSHFQ):
-		return in->opsize == 8;
+		return mode != BT_U32 && in->opsize == 8;
 	case M(MOV): /* from a segment register */
 		return in->op[0].kind == OPND_GPR && in->op[1].kind == OPND_SEG && in->op[0].size >= 4;
 	case M(SYSCALL):
-		return !bt->single;
+		return mode == BT_U64 && !bt->single;
 	case M(SYSRET):
 		return mode == BT_K64 && !bt->single;
 	default:
@@ -116,13 +120,27 @@ static bool is_inline_system(const struct bt *bt, enum bt_mode mode, const struc
 	}
 }
 
+/* Forms that 32-bit code has and 64-bit code has not: a based segment, the second encoding of the immediate group. */
+static bool only_32(const struct insn *in)
+{
+	bool mem = false;
+
+	for (unsigned i = 0; i < in->nops; i++)
+		mem |= in->op[i].kind == OPND_MEM;
+	return (mem && (in->addrsize != 4 || (in->mnemonic != M(LEA) && (in->mem.seg == FS || in->mem.seg == GS ||
+									  in->mem.seg == CS)))) ||
+	       (in->map == ZYDIS_OPCODE_MAP_DEFAULT && in->opcode == 0x82);
+}
+
 enum tr_class tr_classify(const struct bt *bt, enum bt_mode mode, const struct insn *in)
 {
+	if (mode == BT_U32 && only_32(in))
+		return in->mnemonic == M(CALL) || in->mnemonic == M(JMP) ? TR_INTERP_END : TR_INTERP;
 	if (in->kind != INSN_INT)
 		return vector_computes(bt, in) ? TR_COMPUTE : TR_INTERP;
 	if (is_nop(in) || computes(in))
 		return TR_COMPUTE;
-	if (is_stack(in) || is_flow(in) || in->mnemonic == M(LEA) || is_inline_system(bt, mode, in))
+	if (is_stack(mode, in) || is_flow(mode, in) || in->mnemonic == M(LEA) || is_inline_system(bt, mode, in))
 		return TR_FLOW;
 	if (in->category == ZYDIS_CATEGORY_STRINGOP || in->mnemonic == M(MOV) || in->mnemonic == M(CPUID) ||
 	    in->mnemonic == M(POP) || in->mnemonic == M(PUSH)) {
@@ -175,49 +193,77 @@ uint16_t tr_flags_used(const struct bt *bt, enum bt_mode mode, const struct insn
 
 /* --- stack ----------------------------------------------------------------------------------------------------- */
 
-/* Stores `src` (or the immediate) at [rsp-8] and moves the guest's stack pointer. */
+/* Register and memory moves of the width of a stack slot. */
+static void word_lea(struct tr *t, unsigned reg, struct emem m)
+{
+	emit_op_mem(&t->e, t->mode != BT_U32, 0x8d, reg, m);
+}
+
+static void word_mov(struct tr *t, unsigned dst, unsigned src)
+{
+	emit_op_reg(&t->e, t->mode != BT_U32, 0x89, src, dst);
+}
+
+static void word_load(struct tr *t, unsigned reg, struct emem m)
+{
+	emit_op_mem(&t->e, t->mode != BT_U32, 0x8b, reg, m);
+}
+
+static void word_store(struct tr *t, struct emem m, unsigned reg)
+{
+	emit_op_mem(&t->e, t->mode != BT_U32, 0x89, reg, m);
+}
+
+/* Every push: look the slot below guest RSP up, store, then move RSP (so that a fault changes nothing). */
+static void push_begin(struct tr *t)
+{
+	word_lea(t, R13, EMEM(R15, -(int)tr_word(t->mode)));
+	tr_lookup_stack(t, true);
+}
+
+static void push_end(struct tr *t)
+{
+	word_lea(t, R15, EMEM(R15, -(int)tr_word(t->mode)));
+}
+
 static void push_reg(struct tr *t, unsigned guest)
 {
-	emit_lea(&t->e, R13, EMEM(R15, -8));
-	tr_lookup_stack(t, true);
+	push_begin(t);
 	if (tr_displaced(guest)) {
 		emit_lea(&t->e, R13, EMEMX(R13, R14, 1, 0));
 		tr_get(t, R14, guest);
-		emit_store(&t->e, EMEM(R13, 0), R14);
+		word_store(t, EMEM(R13, 0), R14);
 	} else {
-		emit_store(&t->e, EMEMX(R13, R14, 1, 0), tr_host(guest));
+		word_store(t, EMEMX(R13, R14, 1, 0), tr_host(guest));
 	}
-	emit_lea(&t->e, R15, EMEM(R15, -8));
+	push_end(t);
 }
 
 static void push_imm(struct tr *t, int32_t imm)
 {
-	emit_lea(&t->e, R13, EMEM(R15, -8));
-	tr_lookup_stack(t, true);
-	emit_op_mem(&t->e, true, 0xc7, 0, EMEMX(R13, R14, 1, 0));
+	push_begin(t);
+	emit_op_mem(&t->e, t->mode != BT_U32, 0xc7, 0, EMEMX(R13, R14, 1, 0));
 	emit_u32(&t->e, (uint32_t)imm);
-	emit_lea(&t->e, R15, EMEM(R15, -8));
+	push_end(t);
 }
 
 /* Pushes what is in H_TMP1. */
 static void push_tmp1(struct tr *t)
 {
-	emit_lea(&t->e, R13, EMEM(R15, -8));
-	tr_lookup_stack(t, true);
+	push_begin(t);
 	emit_lea(&t->e, R13, EMEMX(R13, R14, 1, 0));
 	emit_load(&t->e, R14, EMEM(RSP, H_TMP1));
-	emit_store(&t->e, EMEM(R13, 0), R14);
-	emit_lea(&t->e, R15, EMEM(R15, -8));
+	word_store(t, EMEM(R13, 0), R14);
+	push_end(t);
 }
 
 static void push_return_address(struct tr *t)
 {
-	emit_lea(&t->e, R13, EMEM(R15, -8));
-	tr_lookup_stack(t, true);
+	push_begin(t);
 	emit_lea(&t->e, R13, EMEMX(R13, R14, 1, 0));
 	tr_page_address(t, R14, t->insn_off[t->i] + tr_insn(t)->len);
-	emit_store(&t->e, EMEM(R13, 0), R14);
-	emit_lea(&t->e, R15, EMEM(R15, -8));
+	word_store(t, EMEM(R13, 0), R14);
+	push_end(t);
 }
 
 static bool op_push(struct tr *t)
@@ -234,8 +280,8 @@ static bool op_push(struct tr *t)
 	default:
 		if (!tr_address(t))
 			return false;
-		tr_lookup(t, false, 8);
-		emit_load(&t->e, R13, EMEMX(R13, R14, 1, 0));
+		tr_lookup(t, false, tr_word(t->mode));
+		word_load(t, R13, EMEMX(R13, R14, 1, 0));
 		emit_store(&t->e, EMEM(RSP, H_TMP1), R13);
 		push_tmp1(t);
 		return true;
@@ -247,21 +293,21 @@ static bool op_pop(struct tr *t)
 	unsigned guest = tr_insn(t)->op[0].reg;
 	unsigned dst = tr_displaced(guest) ? R13 : tr_host(guest);
 
-	emit_mov(&t->e, R13, R15);
+	word_mov(t, R13, R15);
 	tr_lookup_stack(t, false);
-	emit_load(&t->e, dst, EMEMX(R13, R14, 1, 0));
+	word_load(t, dst, EMEMX(R13, R14, 1, 0));
 	if (tr_displaced(guest))
 		tr_put(t, guest, R13);
-	emit_lea(&t->e, R15, EMEM(R15, 8));
+	word_lea(t, R15, EMEM(R15, (int)tr_word(t->mode)));
 	return true;
 }
 
 static bool op_leave(struct tr *t)
 {
-	emit_mov(&t->e, R13, RBP);
-	tr_lookup(t, false, 8);
-	emit_load(&t->e, RBP, EMEMX(R13, R14, 1, 0));
-	emit_lea(&t->e, R15, EMEM(R13, 8));
+	word_mov(t, R13, RBP);
+	tr_lookup(t, false, tr_word(t->mode));
+	word_load(t, RBP, EMEMX(R13, R14, 1, 0));
+	word_lea(t, R15, EMEM(R13, (int)tr_word(t->mode)));
 	return true;
 }
 
@@ -273,13 +319,16 @@ static bool indirect_target(struct tr *t)
 	const struct insn *in = tr_insn(t);
 
 	if (in->op[0].kind == OPND_GPR) {
-		tr_get(t, R13, in->op[0].reg);
+		if (t->mode == BT_U32)
+			word_mov(t, R13, tr_host(in->op[0].reg));
+		else
+			tr_get(t, R13, in->op[0].reg);
 		return true;
 	}
 	if (!tr_address(t))
 		return false;
-	tr_lookup(t, false, 8);
-	emit_load(&t->e, R13, EMEMX(R13, R14, 1, 0));
+	tr_lookup(t, false, tr_word(t->mode));
+	word_load(t, R13, EMEMX(R13, R14, 1, 0));
 	return true;
 }
 
@@ -314,7 +363,7 @@ static bool op_call(struct tr *t)
 	emit_store(&t->e, EMEM(RSP, H_TMP1), R13);
 	push_return_address(t);
 	emit_load(&t->e, R13, EMEM(RSP, H_TMP1));
-	tr_exit_dispatch(t, -8);
+	tr_exit_dispatch(t, -(int)tr_word(t->mode));
 	return true;
 }
 
@@ -323,11 +372,12 @@ static bool op_ret(struct tr *t)
 	const struct insn *in = tr_insn(t);
 	int32_t pop = in->opcode == 0xc2 ? (int32_t)(in->imm[0] & 0xffff) : 0;
 
-	emit_mov(&t->e, R13, R15);
+	word_mov(t, R13, R15);
 	tr_lookup_stack(t, false);
-	emit_load(&t->e, R13, EMEMX(R13, R14, 1, 0));
-	emit_lea(&t->e, R15, EMEM(R15, 8 + pop));
-	tr_exit_dispatch(t, 8 + pop);
+	word_load(t, R13, EMEMX(R13, R14, 1, 0));
+	pop += (int32_t)tr_word(t->mode);
+	word_lea(t, R15, EMEM(R15, pop));
+	tr_exit_dispatch(t, pop);
 	return true;
 }
 
@@ -346,7 +396,7 @@ static bool op_jcc(struct tr *t)
 /* No displaced register is involved: the instruction itself with at most RSP renamed. */
 static bool lea_in_place(const struct insn *in)
 {
-	return !in->rip_relative && in->addrsize == 8 && !tr_displaced(in->op[0].reg) &&
+	return !in->rip_relative && (in->addrsize == 8 || (in->addrsize == 4 && in->opsize == 4)) && !tr_displaced(in->op[0].reg) &&
 	       (in->mem.base == INSN_NO_REG || !tr_displaced(in->mem.base)) &&
 	       (in->mem.index == INSN_NO_REG || !tr_displaced(in->mem.index)) &&
 	       (in->mem.base != INSN_NO_REG || in->mem.index != INSN_NO_REG);
@@ -554,11 +604,11 @@ static void track_rsp(struct tr *t, const struct insn *in, bool interpreted)
 		return;
 	switch (in->mnemonic) {
 	case M(ADD): case M(SUB):
-		if (dst->size != 8 || in->op[1].kind != OPND_IMM || (in->imm[0] & 7))
+		if (dst->size != tr_word(t->mode) || in->op[1].kind != OPND_IMM || (in->imm[0] & 7))
 			t->rsp_aligned = false;
 		break;
 	case M(LEA):
-		if (in->opsize != 8 || in->mem.base != RSP || in->mem.index != INSN_NO_REG || (in->mem.disp & 7))
+		if (in->opsize != tr_word(t->mode) || in->mem.base != RSP || in->mem.index != INSN_NO_REG || (in->mem.disp & 7))
 			t->rsp_aligned = false;
 		break;
 	default:

@@ -54,6 +54,16 @@ static void operand_bytes(struct emit *e, const struct insn *in, const struct tr
 		emit_bytes(e, in->bytes + in->imm_off, in->imm_size);
 }
 
+/* INC and DEC with the register in the opcode are REX prefixes in 64-bit mode: their FF form instead. */
+static void reencode_inc_dec(struct emit *e, const struct insn *in, const struct tr_subst *s)
+{
+	unsigned rm = pick(s->opcode, in->opcode & 7);
+
+	if (in->opsize == 2)
+		emit_byte(e, 0x66);
+	emit_op_reg(e, false, 0xff, in->opcode & 8 ? 1 : 0, rm);
+}
+
 static void reencode_legacy(struct emit *e, const struct insn *in, const struct tr_subst *s)
 {
 	unsigned n = map_len(in);
@@ -101,6 +111,8 @@ void tr_reencode(struct tr *t, const struct insn *in, const struct tr_subst *s)
 {
 	if (in->encoding == ZYDIS_INSTRUCTION_ENCODING_VEX)
 		reencode_vex(&t->e, in, s);
+	else if (in->mode == INSN_MODE_32 && in->map == ZYDIS_OPCODE_MAP_DEFAULT && (in->opcode & 0xf0) == 0x40)
+		reencode_inc_dec(&t->e, in, s);
 	else
 		reencode_legacy(&t->e, in, s);
 }

@@ -24,24 +24,45 @@ static inline uint64_t *hot(struct vcpu *v, unsigned off) { return &v->hot[off /
 
 enum bt_mode bt_mode_of(const struct vcpu *v)
 {
-	return v->cpl == 3 ? BT_U64 : BT_K64;
+	return v->cpl != 3 ? BT_K64 : v->mode == INSN_MODE_32 ? BT_U32 : BT_U64;
+}
+
+/* Compatibility-mode code whose addresses need no segment: what every 32-bit user program runs with. */
+static bool flat32(const struct vcpu *v)
+{
+	static const uint8_t segs[] = {CS, SS, DS, ES};
+
+	for (unsigned i = 0; i < nitems(segs); i++)
+		if (v->seg[segs[i]].unusable || v->seg[segs[i]].base || v->seg[segs[i]].limit != UINT32_MAX)
+			return false;
+	return (v->seg[SS].attr & SEG_DB) && (v->seg[DS].attr & 0xa) == 2 && (v->seg[ES].attr & 0xa) == 2;
 }
 
 /* States the translator handles; everything else is interpreted. */
 static bool translatable(const struct vcpu *v)
 {
-	return v->mode == INSN_MODE_64 && (v->cpl == 0 || v->cpl == 3) && !v->inhibit_irq && !v->inhibit_db &&
+	bool mode = v->mode == INSN_MODE_64 ? v->cpl == 0 || v->cpl == 3
+					    : v->mode == INSN_MODE_32 && v->cpl == 3 && (v->efer & EFER_LMA) && flat32(v);
+
+	return mode && !v->inhibit_irq && !v->inhibit_db &&
 	       !cpu_debugging(v) && !cpu_align_check(v);
 }
 
 /* What translations assume of control registers; a change drops them. */
 static void check_facts(struct bt *bt)
 {
-	const struct vcpu *v = bt->v;
+	struct vcpu *v = bt->v;
+	enum bt_mode mode = bt_mode_of(v);
+	uint8_t *user_mode = &bt->user_mode[v->mmu.cur - v->mmu.ctx];
 	bool fpu_ok = !(v->cr0 & (CR0_TS | CR0_EM)) && (v->cr4 & CR4_OSFXSR) && (v->cr4 & CR4_OSXSAVE) &&
 		      (v->fpu.xcr0 & 7) == 7;
 	bool tsd = v->cr4 & CR4_TSD;
 
+	/* Dispatch knows the page, not the mode: the x entries of an address space are for one user mode at a time. */
+	if (mode != BT_K64 && *user_mode != mode) {
+		mmu_flush_pcid(&v->mmu, v->mmu.cur->pcid);
+		*user_mode = mode;
+	}
 	if (fpu_ok == bt->fpu_ok && tsd == bt->tsd)
 		return;
 	bt->fpu_ok = fpu_ok;
@@ -66,7 +87,7 @@ static void sync_in(struct vcpu *v, uint64_t rip, bool slot)
 	uint64_t host = *hot(v, H_HFLAGS);
 	uint64_t arith = slot ? slot_decode(*hot(v, H_FL)) : host & FL_ARITH;
 
-	v->rip = rip;
+	v->rip = v->mode == INSN_MODE_32 ? (uint32_t)rip : rip;
 	v->rflags = (v->rflags & ~(uint64_t)(FL_ARITH | FL_DF)) | arith | (host & FL_DF);
 }
 
@@ -75,16 +96,16 @@ static void sync_out(struct bt *bt)
 	struct vcpu *v = bt->v;
 	struct mmu_context *ctx = v->mmu.cur;
 	enum bt_mode mode = bt_mode_of(v);
-	uint64_t x = (uint64_t)(uintptr_t)(mode == BT_U64 ? ctx->x_user : ctx->x_super);
+	uint64_t x = (uint64_t)(uintptr_t)(mode == BT_K64 ? ctx->x_super : ctx->x_user);
 
 	*hot(v, H_HFLAGS) = (v->rflags & (FL_ARITH | FL_DF)) | FL_FIXED | FL_IF;
 	*hot(v, H_FL) = slot_encode(v->rflags);
 	*hot(v, H_RTAB) = (uint64_t)(uintptr_t)ctx->r;
 	*hot(v, H_WTAB) = (uint64_t)(uintptr_t)ctx->w;
 	*hot(v, H_XB) = x;
-	*hot(v, H_MASK) = mode == BT_U64 ? 0x00007ffffffff000ull : 0x0000fffffffff000ull;
-	bt->xtab[mode][0] = x;
-	bt->xtab[mode][0x1ffff] = x;
+	*hot(v, H_MASK) = mode == BT_K64 ? 0x0000fffffffff000ull : 0x00007ffffffff000ull;
+	bt->xtab[bt_xtab_of(mode)][0] = x;
+	bt->xtab[bt_xtab_of(mode)][0x1ffff] = x;
 	v->rflags &= ~(uint64_t)FL_RF; /* no breakpoints are armed: an instruction will have completed */
 }
 
@@ -212,7 +233,7 @@ static uint64_t slow_access(struct bt *bt, const struct bt_site *site)
 	struct mmu_target target;
 
 	/* A stack access whose code relies on alignment must not go on misaligned. */
-	if (!((site->flags & SITE_END) && (gva & 7)) && (gva & PAGE_MASK) + site->size <= PAGE_SIZE && x86_canonical(gva) && !(user && gva >> 47) &&
+	if (!((site->flags & SITE_END) && (gva & (site->size - 1u))) && (gva & PAGE_MASK) + site->size <= PAGE_SIZE && x86_canonical(gva) && !(user && gva >> 47) &&
 	    mmu_resolve(&v->mmu, gva, write, user, user, &target) == 0 &&
 	    (write ? v->mmu.cur->w : v->mmu.cur->r)[mmu_vpn(gva)]) {
 		bt->stats.slow_fill++;

@@ -35,7 +35,7 @@ struct tr {
 	bool open;                           /* the block falls through to insn_off[n] */
 	bool crossing;                       /* the instruction there crosses the page or cannot be decoded */
 	bool slot;
-	bool rsp_aligned;                    /* guest RSP is known to be a multiple of 8 here */
+	bool rsp_aligned;                    /* guest RSP is known to be a multiple of a stack slot here */
 	bool ended;                          /* an emitted instruction left the block unconditionally */
 	uint32_t insn_start;                 /* host offset of the current instruction */
 	uint32_t pending_next[8];            /* sites whose `next` is the end of the current instruction */
@@ -54,6 +54,8 @@ static inline const struct insn *tr_insn(const struct tr *t) { return &t->insn[t
 static inline uint32_t tr_here(const struct tr *t) { return (uint32_t)(t->e.w - t->bt->code_w); }
 static inline bool tr_displaced(unsigned guest) { return guest >= R13; }
 static inline int32_t tr_slot(unsigned guest) { return guest == R13 ? H_R13 : guest == R14 ? H_R14 : H_R15; }
+/* Size of a stack slot and of an address in the mode being translated. */
+static inline unsigned tr_word(enum bt_mode mode) { return mode == BT_U32 ? 4 : 8; }
 /* Host register of a guest register that is not displaced. */
 static inline unsigned tr_host(unsigned guest) { return guest == RSP ? R15 : guest; }
 
@@ -62,7 +64,7 @@ static inline unsigned tr_host(unsigned guest) { return guest == RSP ? R15 : gue
 bool tr_address(struct tr *t);
 /* r14 = table entry for r13; [r13+r14] is then the host operand. Saves live flags first if needed. */
 void tr_lookup(struct tr *t, bool write, unsigned size);
-/* The same for 8 bytes at guest RSP plus a multiple of 8: tests the alignment once per block. */
+/* The same for a stack slot at guest RSP plus a multiple of its size: tests the alignment once per block. */
 void tr_lookup_stack(struct tr *t, bool write);
 /* Guest register to host register `dst` / from `src`. */
 void tr_get(struct tr *t, unsigned dst, unsigned guest);

@@ -81,7 +81,7 @@ void tr_exit_dispatch(struct tr *t, int32_t adjust)
 	bt->site[site].adjust = adjust;
 	emit_store(e, EMEM(RSP, H_RIP), R13);
 	emit_pext(e, R14, R13, EMEM(RSP, H_HIMASK));
-	emit_load(e, R14, EMEMX(NOREG, R14, 8, (int32_t)(uintptr_t)bt->xtab[t->mode]));
+	emit_load(e, R14, EMEMX(NOREG, R14, 8, (int32_t)(uintptr_t)bt->xtab[bt_xtab_of(t->mode)]));
 	emit_pext(e, R13, R13, EMEM(RSP, H_XMASK));
 	emit_load32(e, R14, EMEMX(R14, R13, 4, 0));
 	if (bt->single) {
@@ -130,7 +130,7 @@ static void decode_block(struct tr *t, const uint8_t *page, unsigned off)
 		struct insn *in = &t->insn[t->n];
 
 		t->insn_off[t->n] = (uint16_t)off;
-		if (insn_decode(in, INSN_MODE_64, page + off, avail)) {
+		if (insn_decode(in, bt_insn_mode(t->mode), page + off, avail)) {
 			t->crossing = true;
 			return;
 		}
@@ -159,7 +159,7 @@ static uint16_t flags_at(struct tr *t, const uint8_t *page, unsigned off)
 		unsigned avail = PAGE_SIZE - off < INSN_MAX_LEN ? (unsigned)(PAGE_SIZE - off) : INSN_MAX_LEN;
 		struct insn in;
 
-		if (insn_decode(&in, INSN_MODE_64, page + off, avail) || ends_block(t->bt, t->mode, &in))
+		if (insn_decode(&in, bt_insn_mode(t->mode), page + off, avail) || ends_block(t->bt, t->mode, &in))
 			break;
 		live |= (uint16_t)(unknown & tr_flags_used(t->bt, t->mode, &in));
 		unknown &= (uint16_t)~(tr_flags_killed(&in) | live);

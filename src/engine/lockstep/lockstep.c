@@ -70,7 +70,7 @@ static const struct vcpu *as_vcpu(const struct state *s)
 
 /* Runs at most n instructions, as long as they follow one another. Returns the flags left undefined; *r as interp_step. *event:
  * left where an event waits (STI or POPF let an interrupt in), which the rest of the block, a CLI perhaps, must not run past. */
-static uint16_t run_interp(struct vcpu *v, const struct bt_block *b, const uint8_t *page, int *r, bool *event)
+static uint16_t run_interp(struct vcpu *v, const struct bt_block *b, enum insn_mode mode, const uint8_t *page, int *r, bool *event)
 {
 	unsigned off = b->off;
 	uint16_t undefined = 0;
@@ -82,7 +82,7 @@ static uint16_t run_interp(struct vcpu *v, const struct bt_block *b, const uint8
 		uint64_t next;
 
 		vcpu_fpu_park(v);
-		if (insn_decode(&in, INSN_MODE_64, page + off, PAGE_SIZE - off < 15 ? (size_t)(PAGE_SIZE - off) : 15))
+		if (insn_decode(&in, mode, page + off, PAGE_SIZE - off < 15 ? (size_t)(PAGE_SIZE - off) : 15))
 			break;
 		next = v->rip + in.len;
 		*r = interp_step(v);
@@ -185,7 +185,7 @@ static bool agrees(struct vcpu *v, const struct lockstep *ls, uint16_t undefined
 	return false;
 }
 
-static void print_block(const struct bt_block *b, const uint8_t *page, gva_t base)
+static void print_block(const struct bt_block *b, enum insn_mode mode, const uint8_t *page, gva_t base)
 {
 	unsigned off = b->off;
 	char text[128];
@@ -193,7 +193,7 @@ static void print_block(const struct bt_block *b, const uint8_t *page, gva_t bas
 	for (unsigned i = 0; i < b->ninsn; i++) {
 		struct insn in;
 
-		if (insn_decode(&in, INSN_MODE_64, page + off, PAGE_SIZE - off < 15 ? (size_t)(PAGE_SIZE - off) : 15))
+		if (insn_decode(&in, mode, page + off, PAGE_SIZE - off < 15 ? (size_t)(PAGE_SIZE - off) : 15))
 			break;
 		dprintf(2, "  %016llx  %s\n", (unsigned long long)(base + off),
 			insn_format(&in, base + off, text, sizeof(text)));
@@ -208,7 +208,7 @@ static void report(struct vcpu *v, struct lockstep *ls, const struct bt_block *b
 
 	save(v, &bt);
 	log_error("lockstep: %s differs after %llu blocks", what, (unsigned long long)ls->compared);
-	print_block(b, page, base);
+	print_block(b, bt_insn_mode(bt_of(v)->page[b->page].mode), page, base);
 	dprintf(2, "--- before\n");
 	restore(v, &ls->before);
 	vcpu_dump(v, 2);
@@ -237,7 +237,7 @@ static enum exit_reason compare_block(struct vcpu *v, struct lockstep *ls, uint3
 	ls->journal.n = 0;
 	ls->journal.io = ls->journal.overflow = false;
 	v->journal = &ls->journal;
-	undefined = run_interp(v, &b, page, &r, &event);
+	undefined = run_interp(v, &b, bt_insn_mode(bt->page[b.page].mode), page, &r, &event);
 	exception = v->stats.exceptions != exceptions;
 	v->journal = NULL;
 	if (r || event || ls->journal.io || ls->journal.overflow || bt->block[block].dead) {
