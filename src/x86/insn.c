@@ -161,6 +161,8 @@ static void set_operands(struct insn *in, const ZydisDecodedInstruction *z, cons
 {
 	unsigned nimm = 0;
 
+	for (unsigned i = z->operand_count_visible; i < z->operand_count; i++)
+		in->hidden_mem |= ops[i].type == ZYDIS_OPERAND_TYPE_MEMORY;
 	in->nops = z->operand_count_visible < INSN_MAX_OPERANDS ? z->operand_count_visible : INSN_MAX_OPERANDS;
 	for (unsigned i = 0; i < in->nops; i++) {
 		struct insn_operand *o = &in->op[i];

@@ -70,6 +70,7 @@ struct insn {
 	bool has_vsib : 1;     /* gather: index is a vector register */
 	bool rip_relative : 1; /* mem.disp is then relative to the next instruction; mem.base is INSN_NO_REG */
 	bool has_rex : 1;
+	bool hidden_mem : 1;   /* accesses memory that no operand in op[] names: strings, stack, MASKMOV ... */
 	bool privileged : 1;   /* #GP unless CPL 0 (Zydis' attribute) */
 	uint8_t modrm;
 	uint8_t modrm_off;     /* offset of the ModRM byte in bytes[], 0 if none */

@@ -41,10 +41,10 @@ static bool computes(const struct insn *in)
 /* Vector and x87 instructions the host may execute in place. */
 static bool vector_computes(const struct bt *bt, const struct insn *in)
 {
-	if (!bt->fpu_ok || in->has_vsib)
+	if (!bt->fpu_ok || in->has_vsib || in->hidden_mem)
 		return false;
 	switch (in->mnemonic) {
-	case M(MASKMOVDQU): case M(VMASKMOVDQU): case M(MASKMOVQ): case M(FNSTENV): case M(FLDENV): case M(FNSAVE):
+	case M(FNSTENV): case M(FLDENV): case M(FNSAVE):
 	case M(FRSTOR): case M(FXSAVE): case M(FXRSTOR):
 		return false;
 	default:
@@ -138,7 +138,8 @@ enum tr_class tr_classify(const struct bt *bt, enum bt_mode mode, const struct i
 		return in->mnemonic == M(CALL) || in->mnemonic == M(JMP) ? TR_INTERP_END : TR_INTERP;
 	if (in->kind != INSN_INT)
 		return vector_computes(bt, in) ? TR_COMPUTE : TR_INTERP;
-	if (is_nop(in) || computes(in))
+	/* What is executed as it is must have no memory operand but the one that is replaced (docs/design/isolation.md). */
+	if (is_nop(in) || (computes(in) && !in->hidden_mem))
 		return TR_COMPUTE;
 	if (is_stack(mode, in) || is_flow(mode, in) || in->mnemonic == M(LEA) || is_inline_system(bt, mode, in))
 		return TR_FLOW;
