@@ -57,25 +57,27 @@ void apic_enable(u8 spurious)
 	apic_write(APIC_TDCR, 0xb);
 }
 
-/* TSC ticks during 11932 PIT ticks (10 ms), mode 0 on channel 2 behind the speaker gate. The smallest of several: a virtual CPU may
- * be off its processor for a while, which can only make a run look longer. */
+/* TSC ticks during 2386 PIT ticks (2 ms), mode 0 on channel 2 behind the speaker gate. A virtual CPU may be off its processor for a
+ * while, which can only make a run look longer: the smallest of many counts, each shorter than what schedulers hand out at once. */
 u64 tsc_hz(void)
 {
 	static u64 hz;
+	u64 best = ~0ull;
 
 	if (hz)
 		return hz;
-	for (unsigned i = 0; i < 4; i++) {
+	for (unsigned i = 0; i < 16; i++) {
 		u64 t;
 
 		outb(0x61, (u8)((inb(0x61) & ~3) | 1));
-		pit_set(2, 0, 11932);
 		t = rdtsc();
+		pit_set(2, 0, 2386);
 		while (!(inb(0x61) & 0x20))
 			;
-		t = (rdtsc() - t) * 100;
-		if (!hz || t < hz)
-			hz = t;
+		t = (rdtsc() - t) * 500;
+		if (t < best)
+			best = t;
 	}
+	hz = best;
 	return hz;
 }
