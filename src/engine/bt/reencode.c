@@ -23,6 +23,20 @@ static bool kept_prefix(uint8_t b)
 	return b == 0x66 || b == 0xf2 || b == 0xf3 || b == 0xf0;
 }
 
+/* Each once, at its last place (of F2 and F3 the later one counts): repeated ones would leave no room for the REX or SIB byte
+ * that a substitution adds, and the host refuses more than 15 bytes. */
+static void kept_prefixes(struct emit *e, const uint8_t *p, unsigned n)
+{
+	for (unsigned i = 0; i < n; i++) {
+		bool again = false;
+
+		for (unsigned k = i + 1; k < n; k++)
+			again |= p[k] == p[i];
+		if (kept_prefix(p[i]) && !again)
+			emit_byte(e, p[i]);
+	}
+}
+
 static unsigned pick(int subst, unsigned original)
 {
 	return subst >= 0 ? (unsigned)subst : original;
@@ -73,9 +87,7 @@ static void reencode_legacy(struct emit *e, const struct insn *in, const struct 
 			   ((in->has_modrm ? in->modrm : in->bytes[opc + n - 1]) & 7) | (in->rex & 1 ? 8 : 0));
 	unsigned rex = rxb(s, in->has_modrm ? reg : 0, rm) | (in->rex & 8);
 
-	for (unsigned i = 0; i < opc; i++)
-		if (kept_prefix(in->bytes[i]))
-			emit_byte(e, in->bytes[i]);
+	kept_prefixes(e, in->bytes, opc);
 	if (!in->has_modrm && s->opcode < 0)
 		rex = in->rex & 0xf;
 	if (rex || in->has_rex)

@@ -233,11 +233,13 @@ static uint64_t slow_access(struct bt *bt, const struct bt_site *site)
 	struct mmu_target target;
 
 	/* A stack access whose code relies on alignment must not go on misaligned. */
-	if (!((site->flags & SITE_END) && (gva & (site->size - 1u))) && (gva & PAGE_MASK) + site->size <= PAGE_SIZE && x86_canonical(gva) && !(user && gva >> 47) &&
+	if (!((site->flags & SITE_END) && (gva & (site->size - 1u))) && (gva & PAGE_MASK) + site->size <= PAGE_SIZE &&
+	    x86_canonical(gva) && !(user && gva >> 47) &&
 	    mmu_resolve(&v->mmu, gva, write, user, user, &target) == 0 &&
 	    (write ? v->mmu.cur->w : v->mmu.cur->r)[mmu_vpn(gva)]) {
 		bt->stats.slow_fill++;
-		return resume(bt, site->start);
+		/* Setting an accessed bit may have changed the very code that runs. */
+		return bt->block[site->block].dead ? dispatch(bt) : resume(bt, site->start);
 	}
 	bt->stats.slow_interp++;
 	return interpret(bt, site);
@@ -248,18 +250,20 @@ static uint64_t link_branch(struct bt *bt, uint32_t l)
 	struct vcpu *v = bt->v;
 	uint32_t generation = bt->generation, b;
 	int32_t target = bt->link[l].target;
+	bool cross = target < 0 || target >= (int32_t)PAGE_SIZE, moved;
 
 	if (__atomic_load_n(&v->event, __ATOMIC_RELAXED) || bt->single)
 		return 0;
 	b = lookup(bt);
 	if (!b)
 		return 0;
+	/* Inside a page the frame is not compared again: it must be the source's, though the page may have been mapped anew. */
+	moved = generation != bt->generation || (!cross && bt->block[b].page != bt->block[bt->link[l].block].page);
 #ifndef TORTURE_NOCHAIN
-	if (generation == bt->generation)
-		bt_link_patch(bt, l, b, target < 0 || target >= (int32_t)PAGE_SIZE);
+	if (!moved)
+		bt_link_patch(bt, l, b, cross);
 #endif
-	(void)generation;
-	(void)target;
+	(void)moved;
 	*hot(v, H_RIP) = v->rip;
 	return resume(bt, bt->block[b].entry_ind);
 }

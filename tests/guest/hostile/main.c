@@ -339,8 +339,41 @@ static void test_apic_noise(void)
 	}
 }
 
+/* A push whose source crosses a page, then one whose slot does: the translator must not take the second's alignment for granted. */
+SNIP(h_push, "mov %rax, (%rdi); push (%rsi); push %rax");
+/* Fifteen bytes already; a translation with a longer encoding must drop the redundant prefixes. */
+SNIP(h_prefix, ".fill 13, 1, 0x66; .byte 0x01, 0xc4; .fill 6, 1, 0x66; .fill 7, 1, 0x2e; .byte 0x03, 0x26");
+
+static void test_translation_limits(void)
+{
+	u8 *f = pages_alloc(3, 1);
+	u64 first = 0;
+	struct regs r;
+
+	map_page(TEST_VA, (u64)f, PTE_P | PTE_W | PTE_U);
+	map_page(TEST_VA + 4096, (u64)f + 8192, PTE_P | PTE_W | PTE_U);
+	for (unsigned i = 0; i < 3; i++) {
+		r = (struct regs){ .rip = USER(h_push), .cs = UCS, .ss = UDS, .rsp = TEST_VA + 4096 + 12, .rflags = FL_1,
+				   .rax = 0x1122334455667788, .rsi = TEST_VA + 4096 - 4, .rdi = TEST_VA + 0x800 };
+		run(&r);
+		CHECK_EQ(r.vec, VEC_DONE);
+		memcpy(&first, f + 4096, 8);
+		CHECK_EQ(first, 0);              /* the neighbour in memory, not mapped here */
+		CHECK_EQ(*(u32 *)(f + 4092), 0x55667788);
+		CHECK_EQ(*(u32 *)(f + 8192), 0x11223344);
+		memset(f, 0, 3 * 4096);
+	}
+	r = (struct regs){ .rip = USER(h_prefix), .cs = UCS, .ss = UDS, .rsp = 0x10000, .rflags = FL_1, .rax = 5, .rsi = TEST_VA };
+	run(&r);
+	CHECK_EQ(r.vec, VEC_DONE);
+	CHECK_EQ(r.rsp, 0x10005);
+	map_page(TEST_VA, 0, 0);
+	map_page(TEST_VA + 4096, 0, 0);
+}
+
 int main(void)
 {
+	test_translation_limits();
 	test_physical();
 	test_pci();
 	test_ports();
