@@ -129,15 +129,55 @@ static void region_clear(struct mmu_context *c, uint32_t rg)
 	c->region[rg] = f;
 }
 
-static void context_drop_tables(struct mmu_context *c)
+/* Maps a table anew where it was: unlike MADV_DONTNEED this also frees the host's page tables for it, which for entries strewn over
+ * the address space take more memory than the entries. */
+static void flat_renew(void *p, uint64_t bytes)
 {
-	mem_madvise(c->r, FLAT_ENTRIES * sizeof(*c->r), MADV_DONTNEED);
-	mem_madvise(c->w, FLAT_ENTRIES * sizeof(*c->w), MADV_DONTNEED);
-	mem_madvise(c->x_user, FLAT_ENTRIES * sizeof(*c->x_user), MADV_DONTNEED);
-	mem_madvise(c->x_super, FLAT_ENTRIES * sizeof(*c->x_super), MADV_DONTNEED);
-	mem_madvise(c->region, FLAT_REGIONS * sizeof(*c->region), MADV_DONTNEED);
+	long r = mem_syscall6(SYS_mmap, (long)p, (long)bytes, PROT_READ | PROT_WRITE,
+			      MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0);
+
+	if (r != (long)p) {
+		mem_madvise(p, bytes, MADV_DONTNEED);
+		return;
+	}
+	mem_madvise(p, bytes, MADV_NOHUGEPAGE);
+	mem_madvise(p, bytes, MADV_DONTDUMP);
+}
+
+/* Empties the context and returns everything its tables have cost. */
+static void context_drop_tables(struct mmu *mmu, struct mmu_context *c)
+{
+	flat_renew(c->r, FLAT_ENTRIES * sizeof(*c->r));
+	flat_renew(c->w, FLAT_ENTRIES * sizeof(*c->w));
+	flat_renew(c->x_user, FLAT_ENTRIES * sizeof(*c->x_user));
+	flat_renew(c->x_super, FLAT_ENTRIES * sizeof(*c->x_super));
+	flat_renew(c->region, FLAT_REGIONS * sizeof(*c->region));
 	mem_madvise(c->huge, FLAT_GIBS * sizeof(*c->huge), MADV_DONTNEED);
+	mmu->born -= c->born;
+	c->born = 0;
 	c->nidle = 0;
+	c->ntouched = 0;
+	c->lower_super = false;
+}
+
+/* Regions that may get table pages before everything is returned: enough for a few address spaces, each with all of RAM. */
+static uint32_t born_budget(const struct mmu *mmu)
+{
+	uint64_t n = MMU_BORN_BASE + mmu->mem->ram_frames / MEM_EXTENT_FRAMES * MMU_BORN_PER_EXTENT;
+
+	return n < UINT32_MAX ? (uint32_t)n : UINT32_MAX;
+}
+
+/* Keeps what the tables cost in bounds, however a guest strews its accesses: the other contexts go first. */
+static void contexts_shed(struct mmu *mmu)
+{
+	for (unsigned i = 0; i < mmu->nctx; i++)
+		if (&mmu->ctx[i] != mmu->cur && mmu->ctx[i].born)
+			context_drop_tables(mmu, &mmu->ctx[i]);
+	if (mmu->born > born_budget(mmu) / 2)
+		context_drop_tables(mmu, mmu->cur);
+	mmu->stats.sheds++;
+	mmu->gen++;
 }
 
 /* Which regions an emptying spares. */
@@ -176,9 +216,7 @@ void mmu_context_empty(struct mmu *mmu, struct mmu_context *c)
 		context_clear(mmu, c, KEEP_NONE);
 		return;
 	}
-	context_drop_tables(c);
-	c->ntouched = 0;
-	c->lower_super = false;
+	context_drop_tables(mmu, c);
 	mmu->gen++;
 }
 
@@ -272,6 +310,14 @@ bool mmu_context_touch(struct mmu *mmu, struct mmu_context *c, uint32_t rg, uint
 	uint16_t *f = &c->region[rg];
 	bool room = true;
 
+	if (!(*f & MMU_RG_TABLES)) {
+		if (mmu->born >= born_budget(mmu)) {
+			contexts_shed(mmu);
+			room = false;
+		}
+		c->born++;
+		mmu->born++;
+	}
 	if (!(*f & MMU_RG_TOUCHED)) {
 		if (c->ntouched == MMU_MAX_REGIONS) {
 			mmu_context_empty(mmu, c);

@@ -21,7 +21,8 @@
  * and is not shared or logged. A present entry implies the PTE's accessed bit is set.
  *
  * Budget: at most MMU_CONTEXTS contexts; the least recently used is recycled. Per context a list of touched table pages
- * (2 MiB regions of guest address space) makes emptying cost what was used; past MMU_MAX_REGIONS everything is emptied.
+ * (2 MiB regions of guest address space) makes emptying cost what was used; past MMU_MAX_REGIONS everything is emptied. What
+ * the host spends on tables and on its own page tables for them is bounded over all contexts by MMU_BORN_BASE and _PER_EXTENT.
  *
  * Owner: the vCPU's thread; nobody else touches a struct mmu (other threads post requests).
  */
@@ -34,6 +35,9 @@
 
 #define MMU_CONTEXTS 8
 #define MMU_MAX_REGIONS 16384
+/* Over all contexts, regions that may get table pages before those are returned: so many, and more for each 2 MiB of RAM. */
+#define MMU_BORN_BASE 4096u
+#define MMU_BORN_PER_EXTENT 4u
 
 /* Region = 2 MiB of guest addresses = one host page of r and w, half a page of x. */
 #define MMU_REGION_SHIFT 21
@@ -48,6 +52,7 @@ struct mmu_context {
 	uint32_t ntouched;
 	uint32_t *idle;       /* regions emptied at least once since the last trim; those not touched again lose their pages */
 	uint32_t nidle;
+	uint32_t born;        /* regions that got table pages since these were last returned to the host all together */
 	uint8_t *huge;        /* per 1 GiB of addresses: may hold fragments of a 1G page */
 	uint16_t pcid;
 	bool in_use;
@@ -82,7 +87,8 @@ struct mmu {
 	uint32_t gen;                  /* changes whenever any entry of `cur` may have been dropped or `cur` changes;
 					* caches of derived facts (fetch cache) compare it */
 	uint64_t use_clock;
-	struct { uint64_t walks, fills, flushes, region_flushes, evictions; } stats;
+	uint32_t born;                 /* sum over the contexts */
+	struct { uint64_t walks, fills, flushes, region_flushes, evictions, sheds; } stats;
 };
 
 enum mmu_access { MMU_READ = 0, MMU_WRITE = 1, MMU_FETCH = 2 };

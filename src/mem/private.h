@@ -108,6 +108,17 @@ static inline long mem_syscall3(long nr, long a, long b, long c)
 	return ret;
 }
 
+static inline long mem_syscall6(long nr, long a, long b, long c, long d, long e, long f)
+{
+	register long r10 __asm__("r10") = d;
+	register long r8 __asm__("r8") = e;
+	register long r9 __asm__("r9") = f;
+	long ret;
+
+	__asm__ volatile("syscall" : "=a"(ret) : "a"(nr), "D"(a), "S"(b), "d"(c), "r"(r10), "r"(r8), "r"(r9) : "rcx", "r11", "memory");
+	return ret;
+}
+
 static inline int mem_madvise(void *p, uint64_t len, int advice)
 {
 	return (int)mem_syscall3(SYS_madvise, (long)p, (long)len, advice);

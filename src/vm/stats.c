@@ -65,6 +65,7 @@ static void emit_vcpu(struct vm *vm, struct json *j)
 	json_number(j, "flushes", v->mmu.stats.flushes);
 	json_number(j, "region_flushes", v->mmu.stats.region_flushes);
 	json_number(j, "evictions", v->mmu.stats.evictions);
+	json_number(j, "sheds", v->mmu.stats.sheds);
 	json_close(j);
 	json_open(j, "io");
 	json_number(j, "pio", vm->io.stats.pio);

@@ -371,8 +371,33 @@ static void test_translation_limits(void)
 	map_page(TEST_VA + 4096, 0, 0);
 }
 
+/* One access in each of 2^17 GiB: what the host spends on its shadow of them has to stay bounded (tests/guest/run cannot see that,
+ * but a limit on memory around it can), and every one must still find its page. */
+static void test_strewn(void)
+{
+	u64 *pdpt = page_alloc(), *pd = page_alloc(), *pt = page_alloc(), *data = page_alloc(), sum = 0;
+
+	for (unsigned i = 0; i < 512; i++) {
+		pdpt[i] = (u64)pd | 7;
+		pd[i] = (u64)pt | 7;
+		pt[i] = (u64)data | 7;
+	}
+	*data = 1;
+	for (unsigned i = 4; i < 256; i++)
+		boot_pml4[i] = (u64)pdpt | 7;
+	for (u64 a = 4ull << 39; a < 256ull << 39; a += BIT(30)) {
+		*(volatile u64 *)(a + 8) = a;
+		sum += *(volatile u64 *)a;
+	}
+	CHECK_EQ(sum, 252 * 512);
+	for (unsigned i = 4; i < 256; i++)
+		boot_pml4[i] = 0;
+	write_cr3(read_cr3());
+}
+
 int main(void)
 {
+	test_strewn();
 	test_translation_limits();
 	test_physical();
 	test_pci();

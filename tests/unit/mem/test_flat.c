@@ -390,7 +390,7 @@ static void random_walk(void **state)
 	}
 }
 
-/* Many regions: the list overflows and the bulk path empties; idle pages are returned and come back as zero. */
+/* Many regions: past the budget everything is returned and emptied; idle pages are returned and come back as zero. */
 static void many_regions(void **state)
 {
 	struct fx *f = *state;
@@ -399,11 +399,15 @@ static void many_regions(void **state)
 	/* 64 MiB of RAM are 32 regions of each 1 GiB page. */
 	for (unsigned g = 0; g < 520; g++)
 		fx_map(f, HIGH + g * BIT(30), 0, 3, RW | PTE_G);
-	for (unsigned rg = 0; rg < MMU_MAX_REGIONS; rg++)
+	const unsigned budget = MMU_BORN_BASE + FX_RAM / BIT(21) * MMU_BORN_PER_EXTENT;
+	for (unsigned rg = 0; rg < budget; rg++)
 		touch(f, HIGH + rg % 32 * BIT(21) + rg / 32 * BIT(30), false, false, false);
-	assert_int_equal(f->mmu.cur->ntouched, MMU_MAX_REGIONS);
+	assert_int_equal(f->mmu.cur->ntouched, budget);
+	assert_int_equal(f->mmu.stats.sheds, 0);
 	gva_t last = HIGH + 519 * BIT(30);
 	touch(f, last, true, false, false);
+	assert_int_equal(f->mmu.stats.sheds, 1);
+	assert_int_equal(f->mmu.born, 1);
 	assert_int_equal(f->mmu.cur->ntouched, 1);
 	assert_true(r_at(f, last) && w_at(f, last));
 	for (unsigned g = 0; g < 519; g++)
