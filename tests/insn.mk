@@ -15,6 +15,7 @@ $(BUILD)/tests/insn: $(INSN_OBJ) $(BUILD)/libdoppel.a
 test-insn: ENGINE ?= interp
 test-insn: $(BUILD)/tests/insn
 	$(Q)$(BUILD)/tests/insn --engine $(ENGINE)
+	$(Q)[ $(ENGINE) = interp ] || $(BUILD)/tests/insn --engine $(ENGINE) --stream 20
 
 -include $(INSN_OBJ:.o=.d)
 .PHONY: test-insn

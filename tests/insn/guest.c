@@ -191,32 +191,48 @@ static void read_outcome(struct guest *g, struct outcome *o)
 	o->s.gpr[RSP] = frame[skip + 3];
 }
 
+void guest_load(struct guest *g, const uint8_t *code, const struct state *s)
+{
+	struct vcpu *v = g->v;
+
+	/* Before the writes: an engine learns of new code by an event. */
+	v->event = 0;
+	mem_write(g->mem, DATA_PA, s->mem, DATA_SIZE);
+	mem_write(g->mem, CODE_PA, code, PAGE_SIZE);
+	set_user(v);
+	memcpy(v->gpr, s->gpr, sizeof(v->gpr));
+	v->rip = INSN_VA;
+	v->rflags = s->rflags;
+	v->cr2 = 0;
+	v->halted = false;
+	memcpy(v->fpu.area, s->x, 832);
+	v->fpu_live = false;
+}
+
+void guest_go(struct guest *g, struct outcome *o)
+{
+	enum exit_reason why = g->engine->run(g->v);
+
+	read_outcome(g, o);
+	if (why != EXIT_HLT)
+		o->vector = -3 - (int)why;
+	mem_read(g->mem, DATA_PA, o->s.mem, DATA_SIZE);
+}
+
+struct vcpu *guest_vcpu(struct guest *g)
+{
+	return g->v;
+}
+
 void guest_run(struct guest *g, const struct test *t, struct outcome *o)
 {
 	static const uint8_t done[] = {0xcd, DONE_VECTOR};
 	uint8_t code[PAGE_SIZE];
-	struct vcpu *v = g->v;
-	enum exit_reason why;
 
 	memset(code, 0xcc, sizeof(code));
 	memcpy(code + (INSN_VA & PAGE_MASK), t->code, t->in.len);
 	memcpy(code + (INSN_VA & PAGE_MASK) + t->in.len, done, 2);
 	memcpy(code + (TARGET_VA & PAGE_MASK), done, 2);
-	/* Before the writes: an engine learns of new code by an event. */
-	v->event = 0;
-	mem_write(g->mem, DATA_PA, t->s.mem, DATA_SIZE);
-	mem_write(g->mem, CODE_PA, code, PAGE_SIZE);
-	set_user(v);
-	memcpy(v->gpr, t->s.gpr, sizeof(v->gpr));
-	v->rip = INSN_VA;
-	v->rflags = t->s.rflags;
-	v->cr2 = 0;
-	v->halted = false;
-	memcpy(v->fpu.area, t->s.x, 832);
-	v->fpu_live = false;
-	why = g->engine->run(v);
-	read_outcome(g, o);
-	if (why != EXIT_HLT)
-		o->vector = -3 - (int)why;
-	mem_read(g->mem, DATA_PA, o->s.mem, DATA_SIZE);
+	guest_load(g, code, &t->s);
+	guest_go(g, o);
 }

@@ -68,5 +68,13 @@ struct guest;
 int guest_create(struct guest **out, const char *engine);
 void guest_run(struct guest *g, const struct test *t, struct outcome *o);
 void guest_destroy(struct guest *g);
+/* guest_run in steps: a whole page of code, entered at INSN_VA, and a state; then until the guest halts. */
+struct vcpu;
+void guest_load(struct guest *g, const uint8_t *code, const struct state *s);
+void guest_go(struct guest *g, struct outcome *o);
+struct vcpu *guest_vcpu(struct guest *g);
+
+/* stream.c: random streams of instructions on interp and `engine` for that many seconds; 0: just the stream numbered `seed`. */
+int stream_main(const char *engine, uint64_t seed, unsigned seconds);
 
 #endif

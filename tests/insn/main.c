@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * insn [--engine NAME] [--only MNEMONIC] [--verbose] [seed] [count]: count tests, spread evenly over all forms.
+ * insn [--engine NAME] --stream SECONDS [seed]: random streams instead (stream.c).
  * Prints details of the first failures of each form, then `N passed, N failed`.
  */
 #include <Zydis/Mnemonic.h>
@@ -162,7 +163,8 @@ static void compare(struct report *r, const struct test *t, const struct outcome
 struct options {
 	const char *engine, *only;
 	uint64_t seed, count;
-	bool verbose;
+	bool verbose, stream;
+	unsigned seconds;
 };
 
 static bool parse(int argc, char **argv, struct options *o)
@@ -175,7 +177,10 @@ static bool parse(int argc, char **argv, struct options *o)
 			o->engine = argv[++i];
 		else if (!strcmp(argv[i], "--only") && i + 1 < argc)
 			o->only = argv[++i];
-		else if (!strcmp(argv[i], "--verbose"))
+		else if (!strcmp(argv[i], "--stream") && i + 1 < argc) {
+			o->stream = true;
+			o->seconds = (unsigned)strtoul(argv[++i], NULL, 0);
+		} else if (!strcmp(argv[i], "--verbose"))
 			o->verbose = true;
 		else if (argv[i][0] == '-' || pos > 1)
 			return false;
@@ -208,9 +213,11 @@ int main(int argc, char **argv)
 	uint64_t passed = 0, failed = 0, undrawn = 0, nforms, printed = 0, tried = 0;
 
 	if (!parse(argc, argv, &opt)) {
-		fprintf(stderr, "usage: insn [--engine NAME] [--only MNEMONIC] [--verbose] [seed] [count]\n");
+		fprintf(stderr, "usage: insn [--engine NAME] [--only MNEMONIC] [--verbose] [--stream SECONDS] [seed] [count]\n");
 		return 2;
 	}
+	if (opt.stream)
+		return stream_main(opt.engine, opt.seed, opt.seconds);
 	if (host_init() || guest_create(&guest, opt.engine)) {
 		fprintf(stderr, "tests/insn: cannot set up\n");
 		return 2;
