@@ -283,7 +283,7 @@ static bool op_push(struct tr *t)
 			return false;
 		tr_lookup(t, false, tr_word(t->mode));
 		/* Interpreted for its source's sake the push has not tested RSP, which what follows relies on. */
-		if (!t->rsp_aligned && !t->overflow)
+		if (!t->rsp_aligned && !t->overflow && !t->bt->single)
 			t->bt->site[t->bt->nsites - 1].flags |= SITE_END;
 		word_load(t, R13, EMEMX(R13, R14, 1, 0));
 		emit_store(&t->e, EMEM(RSP, H_TMP1), R13);
