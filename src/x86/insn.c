@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Decoding, with Zydis inside. Pure: the same bytes and mode always give the same struct insn.
+ * Decoding, with Zydis inside. Pure: on one host the same bytes and mode always give the same struct insn.
  *
  * Invariant: what insn_decode() accepts is what the CPU model has (x86-64-v3 and the system instructions of cpu/); anything
  * else is -EILSEQ, so neither engine can execute an instruction that CPUID hides.
@@ -53,8 +53,29 @@ static bool int_exception(ZydisMnemonic m)
 	}
 }
 
+/* Beyond x86-64-v3 the model has what the host has (cpu/cpuid.c shows the same): executed without, it would be the host's #UD. */
+static bool host_has(const ZydisDecodedInstruction *z)
+{
+	if (z->mnemonic == ZYDIS_MNEMONIC_VPCLMULQDQ)
+		return __builtin_cpu_supports("pclmul");
+	switch (z->meta.isa_set) {
+	case ZYDIS_ISA_SET_AES: case ZYDIS_ISA_SET_AVXAES: return __builtin_cpu_supports("aes");
+	case ZYDIS_ISA_SET_PCLMULQDQ: return __builtin_cpu_supports("pclmul");
+	case ZYDIS_ISA_SET_SHA: return __builtin_cpu_supports("sha");
+	case ZYDIS_ISA_SET_ADOX_ADCX: return __builtin_cpu_supports("adx");
+	case ZYDIS_ISA_SET_RDRAND: return __builtin_cpu_supports("rdrnd");
+	case ZYDIS_ISA_SET_RDSEED: return __builtin_cpu_supports("rdseed");
+	case ZYDIS_ISA_SET_MOVBE: return __builtin_cpu_supports("movbe");
+	case ZYDIS_ISA_SET_F16C: return __builtin_cpu_supports("f16c");
+	case ZYDIS_ISA_SET_FMA: return __builtin_cpu_supports("fma");
+	default: return true;
+	}
+}
+
 static int kind_of(const ZydisDecodedInstruction *z)
 {
+	if (!host_has(z))
+		return -1;
 	if (z->encoding != ZYDIS_INSTRUCTION_ENCODING_LEGACY && z->encoding != ZYDIS_INSTRUCTION_ENCODING_VEX)
 		return z->mnemonic == ZYDIS_MNEMONIC_PREFETCHW || z->mnemonic == ZYDIS_MNEMONIC_PREFETCH ? INSN_INT : -1;
 	/* Of Knights Corner, where it had a VEX encoding. */
