@@ -117,13 +117,14 @@ static void set_system(struct vcpu *v)
 	mmu_set_regs(&v->mmu, &regs, false);
 }
 
-static void set_user(struct vcpu *v)
+static void set_user(struct vcpu *v, enum insn_mode mode)
 {
-	static const struct vcpu_seg null = {.unusable = true};
+	static const struct vcpu_seg null = {.unusable = true}, data = {.sel = 0x2b, .attr = 0xc0f3, .limit = 0xffffffff};
 
-	v->seg[CS] = (struct vcpu_seg){.sel = 0x33, .attr = 0xa0fb, .limit = 0xffffffff};
-	v->seg[SS] = (struct vcpu_seg){.sel = 0x2b, .attr = 0xc0f3, .limit = 0xffffffff};
-	v->seg[DS] = v->seg[ES] = v->seg[FS] = v->seg[GS] = null;
+	v->seg[CS] = (struct vcpu_seg){.sel = 0x33, .attr = mode == INSN_MODE_64 ? 0xa0fb : 0xc0fb, .limit = 0xffffffff};
+	v->seg[SS] = data;
+	v->seg[FS] = v->seg[GS] = null;
+	v->seg[DS] = v->seg[ES] = mode == INSN_MODE_64 ? null : data;
 	v->cpl = 3;
 	cpu_update_mode(v);
 	mmu_enter_user(&v->mmu);
@@ -191,7 +192,7 @@ static void read_outcome(struct guest *g, struct outcome *o)
 	o->s.gpr[RSP] = frame[skip + 3];
 }
 
-void guest_load(struct guest *g, const uint8_t *code, const struct state *s)
+void guest_load(struct guest *g, enum insn_mode mode, const uint8_t *code, const struct state *s)
 {
 	struct vcpu *v = g->v;
 
@@ -199,7 +200,7 @@ void guest_load(struct guest *g, const uint8_t *code, const struct state *s)
 	v->event = 0;
 	mem_write(g->mem, DATA_PA, s->mem, DATA_SIZE);
 	mem_write(g->mem, CODE_PA, code, PAGE_SIZE);
-	set_user(v);
+	set_user(v, mode);
 	memcpy(v->gpr, s->gpr, sizeof(v->gpr));
 	v->rip = INSN_VA;
 	v->rflags = s->rflags;
@@ -233,6 +234,6 @@ void guest_run(struct guest *g, const struct test *t, struct outcome *o)
 	memcpy(code + (INSN_VA & PAGE_MASK), t->code, t->in.len);
 	memcpy(code + (INSN_VA & PAGE_MASK) + t->in.len, done, 2);
 	memcpy(code + (TARGET_VA & PAGE_MASK), done, 2);
-	guest_load(g, code, &t->s);
+	guest_load(g, INSN_MODE_64, code, &t->s);
 	guest_go(g, o);
 }

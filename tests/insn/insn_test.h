@@ -70,7 +70,7 @@ void guest_run(struct guest *g, const struct test *t, struct outcome *o);
 void guest_destroy(struct guest *g);
 /* guest_run in steps: a whole page of code, entered at INSN_VA, and a state; then until the guest halts. */
 struct vcpu;
-void guest_load(struct guest *g, const uint8_t *code, const struct state *s);
+void guest_load(struct guest *g, enum insn_mode mode, const uint8_t *code, const struct state *s);
 void guest_go(struct guest *g, struct outcome *o);
 struct vcpu *guest_vcpu(struct guest *g);
 

@@ -25,6 +25,7 @@
 struct stream {
 	uint8_t code[PAGE_SIZE];
 	struct state s;
+	enum insn_mode mode;
 	unsigned n;
 	uint16_t off[MAX_INSNS + 1];     /* of each instruction in the page, and of the end */
 	bool bytes;                      /* not instructions but anything at all, only to be survived */
@@ -91,7 +92,7 @@ static unsigned put_common(struct rng *r, uint8_t *p)
 }
 
 /* One of the forms, with prefixes repeated now and then. */
-static unsigned put_form(struct rng *r, const struct form *forms, size_t nforms, struct test *t, uint8_t *p)
+static unsigned put_form(struct rng *r, enum insn_mode mode, const struct form *forms, size_t nforms, struct test *t, uint8_t *p)
 {
 	static const uint8_t prefix[] = {0x66, 0x2e, 0x3e, 0x36, 0x26, 0x67, 0xf2, 0xf3};
 
@@ -110,7 +111,7 @@ static unsigned put_form(struct rng *r, const struct form *forms, size_t nforms,
 		if (pad + t->in.len > INSN_MAX_LEN)
 			pad = 0;
 		memcpy(p + pad, t->code, t->in.len);
-		if (insn_decode(&in, INSN_MODE_64, p, pad + t->in.len) || unsuitable(&in) || in.len != pad + t->in.len)
+		if (insn_decode(&in, mode, p, pad + t->in.len) || unsuitable(&in) || in.len != pad + t->in.len)
 			continue;
 		/* Processors keep the flags that these leave undefined, the translator need not: nothing may read them. */
 		if (in.mnemonic == M(BT) || in.mnemonic == M(BTS) || in.mnemonic == M(BTR) || in.mnemonic == M(BTC)) {
@@ -144,6 +145,7 @@ static void generate(struct rng *r, const struct form *forms, size_t nforms, str
 	unsigned at = INSN_VA & PAGE_MASK;
 
 	s->bytes = !pick(r, 8);
+	s->mode = pick(r, 4) ? INSN_MODE_64 : INSN_MODE_32;
 	memset(s->code, 0xcc, sizeof(s->code));
 	s->n = 5 + pick(r, MAX_INSNS - 4);
 	while (!gen_test(r, &forms[pick(r, (unsigned)nforms)], t))
@@ -162,7 +164,7 @@ static void generate(struct rng *r, const struct form *forms, size_t nforms, str
 		} else if (!pick(r, 3)) {
 			at += put_common(r, p);
 		} else {
-			at += put_form(r, forms, nforms, t, p);
+			at += put_form(r, s->mode, forms, nforms, t, p);
 		}
 	}
 	s->off[s->n] = (uint16_t)at;
@@ -203,18 +205,19 @@ static void *watch(void *arg)
 
 static void run_one(struct watchdog *w, struct guest *g, const struct stream *s, struct outcome *o)
 {
-	guest_load(g, s->code, &s->s);
+	guest_load(g, s->mode, s->code, &s->s);
 	w->running = guest_vcpu(g);
 	guest_go(g, o);
 	w->running = NULL;
 	w->count++;
 }
 
-/* The flags that are a processor's business are the engines' too: both leave the computing to the host. What a fault pushes may differ
+/* Upper halves of registers are not defined after 32-bit code. The flags that are a processor's business are the engines' too: both leave the computing to the host. What a fault pushes may differ
  * in flags that nothing reads (docs/design/bt.md), and so may all undefined ones after it. */
-static bool same(const struct outcome *a, const struct outcome *b, char *what, size_t size)
+static bool same(enum insn_mode mode, const struct outcome *a, const struct outcome *b, char *what, size_t size)
 {
 	uint64_t fl = a->vector >= 0 ? FL_DF : FL_ARITH | FL_DF;
+	uint64_t gpr = mode == INSN_MODE_64 ? ~0ull : UINT32_MAX;
 
 	if (a->vector != b->vector || a->err != b->err || a->s.rip != b->s.rip) {
 		snprintf(what, size, "ended: vector %d err %x rip %lx, against %d %x %lx", a->vector, a->err, a->s.rip, b->vector, b->err,
@@ -222,7 +225,7 @@ static bool same(const struct outcome *a, const struct outcome *b, char *what, s
 		return false;
 	}
 	for (unsigned i = 0; i < GPR_COUNT; i++)
-		if (a->s.gpr[i] != b->s.gpr[i]) {
+		if ((a->s.gpr[i] ^ b->s.gpr[i]) & gpr) {
 			snprintf(what, size, "register %u: %lx, against %lx", i, a->s.gpr[i], b->s.gpr[i]);
 			return false;
 		}
@@ -245,12 +248,12 @@ static bool same(const struct outcome *a, const struct outcome *b, char *what, s
 
 static void print_stream(const struct stream *s, uint64_t seed, const char *what)
 {
-	printf("FAIL stream %#lx: %s\n", seed, what);
+	printf("FAIL stream %#lx, %u bits: %s\n", seed, s->mode == INSN_MODE_64 ? 64 : 32, what);
 	for (unsigned at = s->off[0]; at < s->off[s->n];) {
 		struct insn in;
 		char text[128];
 
-		if (insn_decode(&in, INSN_MODE_64, s->code + at, 15)) {
+		if (insn_decode(&in, s->mode, s->code + at, 15)) {
 			printf("    %03x (undefined)\n", at);
 			break;
 		}
@@ -291,7 +294,7 @@ int stream_main(const char *engine, uint64_t seed, unsigned seconds)
 			stopped++;
 			continue;
 		}
-		if (s.bytes || same(&a, &b, what, sizeof(what))) {
+		if (s.bytes || same(s.mode, &a, &b, what, sizeof(what))) {
 			passed++;
 		} else if (failed++ < MAX_FAILURES) {
 			print_stream(&s, id, what);

@@ -56,6 +56,40 @@ static unsigned rxb(const struct tr_subst *s, unsigned reg, unsigned rm)
 	return bits;
 }
 
+/* In 32-bit code VEX.W means nothing where it would choose a 64-bit register or integer. */
+static bool vex_w_ignored(const struct insn *in)
+{
+	if (in->kind == INSN_INT)
+		return true;
+	for (unsigned i = 0; i < in->nops; i++)
+		if (in->op[i].kind == OPND_GPR)
+			return true;
+	switch (in->mnemonic) {
+	case ZYDIS_MNEMONIC_VCVTSI2SS: case ZYDIS_MNEMONIC_VCVTSI2SD: case ZYDIS_MNEMONIC_VMOVD: case ZYDIS_MNEMONIC_VPINSRD:
+	case ZYDIS_MNEMONIC_VPEXTRD:
+		return true;
+	default:
+		return false;
+	}
+}
+
+/* What 32-bit code leaves without meaning and 64-bit code has a meaning for: register bits, W (SDM vol. 2A 2.3.5, 2.3.6). */
+static void vex_from_32(const struct insn *in, uint8_t *b1, uint8_t *b2)
+{
+	*b1 |= 0xe0;
+	*b2 |= 0x40;
+	if (vex_w_ignored(in))
+		*b2 &= 0x7f;
+}
+
+static bool has_is4(const struct insn *in)
+{
+	for (unsigned i = 0; i < in->nops; i++)
+		if (in->op[i].enc == ENC_IS4)
+			return true;
+	return false;
+}
+
 static void operand_bytes(struct emit *e, const struct insn *in, const struct tr_subst *s, unsigned reg, unsigned rm)
 {
 	if (in->has_modrm) {
@@ -64,7 +98,9 @@ static void operand_bytes(struct emit *e, const struct insn *in, const struct tr
 		else
 			emit_modrm_reg(e, reg, rm);
 	}
-	if (in->imm_size)
+	if (in->imm_size && in->mode == INSN_MODE_32 && has_is4(in))
+		emit_byte(e, in->bytes[in->imm_off] & 0x7f);
+	else if (in->imm_size)
 		emit_bytes(e, in->bytes + in->imm_off, in->imm_size);
 }
 
@@ -106,10 +142,13 @@ static void reencode_vex(struct emit *e, const struct insn *in, const struct tr_
 	bool two = in->bytes[opc - 2] == 0xc5 && (opc < 3 || in->bytes[opc - 3] != 0xc4);
 	uint8_t b1 = two ? (in->bytes[opc - 1] & 0x80) | 0x61 : in->bytes[opc - 2];
 	uint8_t b2 = two ? in->bytes[opc - 1] & 0x7f : in->bytes[opc - 1];
-	unsigned reg = pick(s->reg, (in->modrm >> 3 & 7) | (b1 & 0x80 ? 0 : 8));
-	unsigned rm = pick(s->rm, (in->modrm & 7) | (b1 & 0x20 ? 0 : 8));
-	unsigned bits = in->has_modrm ? rxb(s, reg, rm) : 0;
+	unsigned reg, rm, bits;
 
+	if (in->mode == INSN_MODE_32)
+		vex_from_32(in, &b1, &b2);
+	reg = pick(s->reg, (in->modrm >> 3 & 7) | (b1 & 0x80 ? 0 : 8));
+	rm = pick(s->rm, (in->modrm & 7) | (b1 & 0x20 ? 0 : 8));
+	bits = in->has_modrm ? rxb(s, reg, rm) : 0;
 	if (s->vvvv >= 0)
 		b2 = (uint8_t)((b2 & ~0x78) | (~(unsigned)s->vvvv & 15) << 3);
 	emit_byte(e, 0xc4);
