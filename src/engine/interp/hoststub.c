@@ -60,6 +60,18 @@ static unsigned put_modrm(const struct insn *in, uint8_t *out, bool mem, bool gp
 	return 1;
 }
 
+/* Outside 64-bit mode VEX.W does not choose the width of a general register or of an integer in memory. */
+static bool vex_w_ignored(const struct insn *in, const struct insn_operand *gpr)
+{
+	switch (in->mnemonic) {
+	case ZYDIS_MNEMONIC_VCVTSI2SS: case ZYDIS_MNEMONIC_VCVTSI2SD: case ZYDIS_MNEMONIC_VMOVD: case ZYDIS_MNEMONIC_VPINSRD:
+	case ZYDIS_MNEMONIC_VPEXTRD:
+		return true;
+	default:
+		return gpr != NULL;
+	}
+}
+
 /* Writes the instruction with replaced operands; returns its length. */
 static unsigned reencode(const struct insn *in, bool mem, const struct insn_operand *gpr, uint8_t *out)
 {
@@ -86,6 +98,8 @@ static unsigned reencode(const struct insn *in, bool mem, const struct insn_oper
 				b1 |= 0x20;
 			out[n++] = b1;
 			b1 = in->bytes[i++];
+			if (!m64 && vex_w_ignored(in, gpr))
+				b1 &= 0x7f;
 			out[n++] = m64 ? b1 : b1 | 0x40;
 		} else {
 			out[n++] = m64 ? b1 : b1 | 0x40;
