@@ -25,7 +25,7 @@ static inline unsigned bt_xtab_of(enum bt_mode mode) { return mode == BT_K64 ? 0
 static inline enum insn_mode bt_insn_mode(enum bt_mode mode) { return mode == BT_U32 ? INSN_MODE_32 : INSN_MODE_64; }
 
 #ifdef TORTURE_TINYCACHE
-#define BT_CODE_SIZE (64u << 10)
+#define BT_CODE_SIZE (36u << 10) /* one block of the largest size and 3 KiB */
 #else
 #define BT_CODE_SIZE (32u << 20)
 #endif

@@ -470,7 +470,7 @@ static void bt_stats(struct vcpu *v, void (*emit)(void *o, const char *name, uin
 const struct engine_ops engine_bt = {
 	.name = "bt",
 	.what = "binary translation: direct execution of translated blocks, flat shadow page tables",
-	.slowdown = "1.5-4 x",
+	.slowdown = "1-5 x",
 	.probe = bt_probe,
 	.create = bt_create,
 	.destroy = bt_destroy,
