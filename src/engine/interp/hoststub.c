@@ -60,6 +60,11 @@ static unsigned put_modrm(const struct insn *in, uint8_t *out, bool mem, bool gp
 	return 1;
 }
 
+static bool stray_rex(const struct insn *in, unsigned i)
+{
+	return in->mode == INSN_MODE_64 && (in->bytes[i] & 0xf0) == 0x40 && i + in->has_rex < in->prefix_len;
+}
+
 /* Outside 64-bit mode VEX.W does not choose the width of a general register or of an integer in memory. */
 static bool vex_w_ignored(const struct insn *in, const struct insn_operand *gpr)
 {
@@ -80,7 +85,8 @@ static unsigned reencode(const struct insn *in, bool mem, const struct insn_oper
 	bool clear_b = mem || (gpr && !in_reg), clear_r = gpr && in_reg;
 	unsigned i = 0, n = 0, end = in->has_modrm ? in->modrm_off : in->len;
 
-	for (; i < end && legacy_prefix(in->bytes[i]); i++)
+	/* A REX that is not the last prefix means nothing, but hides none of the prefixes behind it. */
+	for (; i < end && (legacy_prefix(in->bytes[i]) || stray_rex(in, i)); i++)
 		if (legacy_prefix_kept(in->bytes[i]) && !vex)
 			out[n++] = in->bytes[i];
 	if (vex) {

@@ -344,6 +344,10 @@ SNIP(h_push, "mov %rax, (%rdi); push (%rsi); push %rax");
 /* Fifteen bytes already; a translation with a longer encoding must drop the redundant prefixes. */
 SNIP(h_prefix, ".fill 13, 1, 0x66; .byte 0x01, 0xc4; .fill 6, 1, 0x66; .fill 7, 1, 0x2e; .byte 0x03, 0x26");
 
+/* A REX that is ignored because a segment override follows: neither may reach the host's own FS or GS. */
+SNIP(h_rex, ".byte 0x48, 0x64, 0xd9, 0x02; .byte 0x48, 0x64, 0xd9, 0x1a; .byte 0x4f, 0x65, 0xd9, 0x02; .byte 0x41, 0x65, 0xd9, 0x1a;"
+	    ".byte 0x48, 0x64, 0x0f, 0x58, 0x02");
+
 static void test_translation_limits(void)
 {
 	u8 *f = pages_alloc(3, 1);
@@ -367,6 +371,10 @@ static void test_translation_limits(void)
 	run(&r);
 	CHECK_EQ(r.vec, VEC_DONE);
 	CHECK_EQ(r.rsp, 0x10005);
+	r = kernel((u64)h_rex);
+	r.rdx = TEST_VA;
+	run(&r);
+	CHECK_EQ(r.vec, VEC_DONE);
 	map_page(TEST_VA, 0, 0);
 	map_page(TEST_VA + 4096, 0, 0);
 }
