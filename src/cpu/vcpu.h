@@ -109,7 +109,6 @@ struct vcpu {
 	bool irq_waiting;          /* an interrupt was pending while IF = 0: whoever sets IF posts VCPU_EV_IRQ */
 	bool nmi_blocked;
 	bool nmi_pending;
-	uint64_t host_fsbase;      /* of the vCPU's thread, for signal handlers and stubs */
 	struct vcpu_exc exc;
 
 	struct vcpu_seg seg[SEG_COUNT];

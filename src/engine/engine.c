@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The slots through which several engines share one vCPU.
+ * What engines have in common: the slots through which several share one vCPU, and events at instruction boundaries.
  *
  * Invariant: v->engine is non-NULL exactly while at least one engine is attached. Locking: none; engines are attached and
  * detached while the vCPU does not run.
@@ -27,4 +27,27 @@ void engine_detach(struct vcpu *v)
 		return;
 	free(v->engine);
 	v->engine = NULL;
+}
+
+bool engine_events(struct vcpu *v, bool *code_stale, enum exit_reason *why)
+{
+	uint32_t ev = __atomic_load_n(&v->event, __ATOMIC_ACQUIRE);
+	int r;
+
+	*code_stale = ev & VCPU_EV_CODE;
+	if (ev & VCPU_EV_STOP) {
+		*why = EXIT_STOP;
+		return true;
+	}
+	if (ev & VCPU_EV_CODE)
+		__atomic_fetch_and(&v->event, ~(uint32_t)VCPU_EV_CODE, __ATOMIC_ACQ_REL);
+	if (!(ev & (VCPU_EV_IRQ | VCPU_EV_NMI)) && !v->nmi_pending)
+		return false;
+	if (v->inhibit_irq || v->inhibit_db)
+		return false; /* kept posted: looked at again after the next instruction */
+	r = cpu_take_interrupt(v);
+	if (r > 0)
+		v->halted = false;
+	*why = EXIT_SHUTDOWN;
+	return r < 0;
 }

@@ -46,6 +46,10 @@ extern const struct engine_ops engine_interp;   /* create/destroy nest: other en
 extern const struct engine_ops engine_bt;
 extern const struct engine_ops engine_lockstep;
 
+/* What is due at an instruction boundary when v->event is not zero: a stop, an NMI, an interrupt. True to leave engine_run() with
+ * *why. *code_stale: a device has written to translated code (VCPU_EV_CODE, consumed here unless a stop comes first). */
+bool engine_events(struct vcpu *v, bool *code_stale, enum exit_reason *why);
+
 /* registry.c: ordered array, best first; engine_find("auto") returns the first that probes well. NULL if unknown. */
 extern const struct engine_ops *const engine_registry[];
 const struct engine_ops *engine_find(const char *name, char *why, size_t size);

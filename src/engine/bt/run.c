@@ -304,25 +304,11 @@ uint64_t bt_service(struct vcpu *v, unsigned reason)
 /* What is due at an instruction boundary. True to leave with *why. */
 bool bt_events(struct bt *bt, enum exit_reason *why)
 {
-	struct vcpu *v = bt->v;
-	uint32_t ev = __atomic_load_n(&v->event, __ATOMIC_ACQUIRE);
-	int r;
+	bool stale = false, out = engine_events(bt->v, &stale, why);
 
-	if (ev & VCPU_EV_STOP) {
-		*why = EXIT_STOP;
-		return true;
-	}
-	if (ev & VCPU_EV_CODE) {
-		__atomic_fetch_and(&v->event, ~(uint32_t)VCPU_EV_CODE, __ATOMIC_ACQ_REL);
+	if (stale)
 		bt_flush(bt);
-	}
-	if (!(ev & (VCPU_EV_IRQ | VCPU_EV_NMI)) || v->inhibit_irq || v->inhibit_db)
-		return false;
-	r = cpu_take_interrupt(v);
-	if (r > 0)
-		v->halted = false;
-	*why = EXIT_SHUTDOWN;
-	return r < 0;
+	return out;
 }
 
 uint32_t bt_block_here(struct bt *bt)

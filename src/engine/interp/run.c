@@ -144,31 +144,6 @@ int interp_exec(struct vcpu *v, const struct insn *in)
 	return r < 0 ? -1 : 0;
 }
 
-/* Events at a boundary. Returns -1 to go on, or an exit reason. */
-static int events(struct vcpu *v)
-{
-	uint32_t ev = __atomic_load_n(&v->event, __ATOMIC_ACQUIRE);
-	int r;
-
-	if (ev & VCPU_EV_STOP)
-		return EXIT_STOP;
-	/* The interpreter verifies code bytes at each use: nothing to drop. */
-	if (ev & VCPU_EV_CODE)
-		__atomic_fetch_and(&v->event, ~(uint32_t)VCPU_EV_CODE, __ATOMIC_ACQ_REL);
-	if (!(ev & (VCPU_EV_IRQ | VCPU_EV_NMI)) && !v->nmi_pending)
-		return -1;
-	if (v->inhibit_irq || v->inhibit_db)
-		return -1; /* kept posted: looked at again after the next instruction */
-	/* Cleared before looking, so that a post in between is not lost. */
-	__atomic_fetch_and(&v->event, ~(uint32_t)VCPU_EV_IRQ, __ATOMIC_ACQ_REL);
-	r = cpu_take_interrupt(v);
-	if (r < 0)
-		return EXIT_SHUTDOWN;
-	if (r > 0)
-		v->halted = false;
-	return -1;
-}
-
 static enum exit_reason interp_run(struct vcpu *v)
 {
 	struct interp *ip = interp_of(v);
@@ -176,9 +151,13 @@ static enum exit_reason interp_run(struct vcpu *v)
 
 	for (;;) {
 		if (unlikely(__atomic_load_n(&v->event, __ATOMIC_RELAXED))) {
-			r = events(v);
-			if (r >= 0)
+			enum exit_reason why;
+			bool stale; /* code bytes are verified at each use: nothing to drop */
+
+			if (engine_events(v, &stale, &why)) {
+				r = why;
 				break;
+			}
 		}
 		if (unlikely(v->halted)) {
 			r = EXIT_HLT;
