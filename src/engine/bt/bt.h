@@ -65,7 +65,7 @@ struct bt_block {
 };
 
 enum { SITE_SLOT = 1 /* guest flags are in the flag slot */, SITE_WRITE = 2, SITE_END = 4 /* always re-dispatch afterwards */,
-       SITE_BRANCH = 8 /* an indirect branch at its dispatch */, SITE_SYSRET = 16 };
+       SITE_SYSRET = 8 /* SYSRET, not SYSCALL */ };
 struct bt_site {
 	uint32_t start;       /* host offsets: the instruction's lookup (where a filled access retries) */
 	uint32_t next;        /* ... code of the next guest instruction */
@@ -74,7 +74,7 @@ struct bt_site {
 	uint8_t len;
 	uint8_t flags;
 	uint8_t size;         /* of the access */
-	int32_t adjust;       /* SITE_BRANCH: what the instruction has added to RSP when it dispatches */
+	int32_t adjust;       /* an indirect branch at its dispatch: what it has added to RSP by then */
 };
 
 struct bt_link {
@@ -138,7 +138,6 @@ void bt_link_patch(struct bt *bt, uint32_t l, uint32_t b, bool cross_page);
 void bt_unlink_incoming(struct bt *bt, uint32_t b);
 
 /* run.c */
-enum bt_mode bt_mode_of(const struct vcpu *v);
 uint64_t bt_service(struct vcpu *v, unsigned reason);
 bool bt_events(struct bt *bt, enum exit_reason *why);  /* what is due at an instruction boundary; true to leave */
 uint32_t bt_block_here(struct bt *bt);                 /* block at v->rip, translated if need be, or 0 */
@@ -157,9 +156,10 @@ void bt_stub_event_host(void);
 void bt_stub_event_slot(void);
 void bt_stub_syscall(void);
 
-/* flags.c-like helpers of emitted code, shared by translate.c and link.c */
+/* link.c: moves the guest's arithmetic flags between the host register and the flag slot. */
 void bt_emit_flags_save(struct emit *e);
 void bt_emit_flags_restore(struct emit *e);
+/* cache.c: a cursor at the end of the used cache. */
 struct emit bt_emit_at_end(struct bt *bt);
 
 #endif

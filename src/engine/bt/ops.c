@@ -97,7 +97,7 @@ static bool is_flow(enum bt_mode mode, const struct insn *in)
 	}
 }
 
-/* Handled inline for their frequency, in supervisor mode only. */
+/* System instructions worth code of their own; those that need privilege in supervisor mode only. */
 static bool is_inline_system(const struct bt *bt, enum bt_mode mode, const struct insn *in)
 {
 	switch (in->mnemonic) {

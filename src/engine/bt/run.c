@@ -22,7 +22,7 @@ static_assert(offsetof(struct vcpu, event) == V_EVENT, "layout.h");
 
 static inline uint64_t *hot(struct vcpu *v, unsigned off) { return &v->hot[off / 8]; }
 
-enum bt_mode bt_mode_of(const struct vcpu *v)
+static enum bt_mode mode_of(const struct vcpu *v)
 {
 	return v->cpl != 3 ? BT_K64 : v->mode == INSN_MODE_32 ? BT_U32 : BT_U64;
 }
@@ -52,7 +52,7 @@ static bool translatable(const struct vcpu *v)
 static void check_facts(struct bt *bt)
 {
 	struct vcpu *v = bt->v;
-	enum bt_mode mode = bt_mode_of(v);
+	enum bt_mode mode = mode_of(v);
 	uint8_t *user_mode = &bt->user_mode[v->mmu.cur - v->mmu.ctx];
 	bool fpu_ok = !(v->cr0 & (CR0_TS | CR0_EM)) && (v->cr4 & CR4_OSFXSR) && (v->cr4 & CR4_OSXSAVE) &&
 		      (v->fpu.xcr0 & 7) == 7;
@@ -95,7 +95,7 @@ static void sync_out(struct bt *bt)
 {
 	struct vcpu *v = bt->v;
 	struct mmu_context *ctx = v->mmu.cur;
-	enum bt_mode mode = bt_mode_of(v);
+	enum bt_mode mode = mode_of(v);
 	uint64_t x = (uint64_t)(uintptr_t)(mode == BT_K64 ? ctx->x_super : ctx->x_user);
 
 	*hot(v, H_HFLAGS) = (v->rflags & (FL_ARITH | FL_DF)) | FL_FIXED | FL_IF;
@@ -134,10 +134,10 @@ static uint32_t lookup_page(struct bt *bt)
 		return x / bt_etab_off(1);
 	if (mmu_walk(&v->mmu, v->rip, MMU_FETCH, user, &w) || !mem_frame(v->mem, w.gpa >> PAGE_SHIFT, false))
 		return 0;
-	page = bt_page_get(bt, w.gpa >> PAGE_SHIFT, bt_mode_of(v));
+	page = bt_page_get(bt, w.gpa >> PAGE_SHIFT, mode_of(v));
 	if (!page) {
 		bt_flush(bt);
-		page = bt_page_get(bt, w.gpa >> PAGE_SHIFT, bt_mode_of(v));
+		page = bt_page_get(bt, w.gpa >> PAGE_SHIFT, mode_of(v));
 	}
 	mmu_set_exec(&v->mmu, v->rip, user, bt_etab_off(page));
 	return page;
@@ -200,7 +200,7 @@ static uint64_t interpret(struct bt *bt, const struct bt_site *site)
 	struct bt_site s = *site;
 	uint64_t next = v->rip + s.len;
 	uint32_t generation = bt->generation;
-	enum bt_mode mode = bt_mode_of(v);
+	enum bt_mode mode = mode_of(v);
 	int r = interp_step(v);
 
 	if (r < 0)
@@ -208,7 +208,7 @@ static uint64_t interpret(struct bt *bt, const struct bt_site *site)
 	if (r > 0 || __atomic_load_n(&v->event, __ATOMIC_RELAXED))
 		return 0;
 	if ((s.flags & SITE_END) || v->rip != next || generation != bt->generation || bt->block[s.block].dead ||
-	    mode != bt_mode_of(v) || !translatable(v))
+	    mode != mode_of(v) || !translatable(v))
 		return dispatch(bt);
 	return resume(bt, s.next);
 }

@@ -77,7 +77,7 @@ void tr_exit_dispatch(struct tr *t, int32_t adjust)
 
 	if (!t->slot)
 		tr_flags_to_slot(t);
-	site = tr_site(t, SITE_BRANCH, 0);
+	site = tr_site(t, 0, 0);
 	bt->site[site].adjust = adjust;
 	emit_store(e, EMEM(RSP, H_RIP), R13);
 	emit_pext(e, R14, R13, EMEM(RSP, H_HIMASK));
