@@ -83,7 +83,7 @@ unsigned sandbox_enter(uint32_t namespaces)
 	if (drop_capabilities())
 		got |= SANDBOX_NO_CAPS;
 	set_limit(RLIMIT_CORE, 0);    /* a core file would hold the guest's memory */
-	set_limit(RLIMIT_NOFILE, 64);
+	set_limit(RLIMIT_NOFILE, SANDBOX_NOFILE);
 	set_limit(RLIMIT_MSGQUEUE, 0);
 	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0)
 		got |= SANDBOX_NO_NEW_PRIVS;

@@ -19,6 +19,9 @@ enum sandbox_layer {
 	SANDBOX_SECCOMP = 64,
 };
 
+/* Limit on open descriptors. Not below EVLOOP_MAX: poll(2) refuses a longer list than this. */
+#define SANDBOX_NOFILE 256
+
 /*
  * First half, single-threaded, with every descriptor and mapping in place: leaves the file system (if a mount namespace of our
  * own allows), drops capabilities, sets limits and no_new_privs. `namespaces`: the CLONE_NEW* the process was started in.

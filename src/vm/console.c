@@ -11,6 +11,7 @@
 
 #include <errno.h>
 #include <limits.h>
+#include <poll.h>
 #include <string.h>
 #include <time.h>
 #include <unistd.h>
@@ -111,15 +112,18 @@ static void chr_room(void *opaque)
 
 const struct chr_ops console_chr_ops = {.put = chr_put, .room = chr_room};
 
-void console_wants(struct console *c, struct pollfd *in, struct pollfd *out)
+void console_wants(struct console *c)
 {
+	bool waiting;
+
 	/* A terminal is always read, for the escape key; what the guest does not take is then dropped, as on a real line. */
-	in->fd = c->in_fd >= 0 && !c->in_held && (c->tty || c->in_len < CONSOLE_IN) ? c->in_fd : -1;
-	in->events = POLLIN;
+	c->ev_in.fd = c->in_fd;
+	c->ev_in.events = !c->in_held && (c->tty || c->in_len < CONSOLE_IN) ? POLLIN : 0;
 	pthread_mutex_lock(&c->lock);
-	out->fd = c->out_fd >= 0 && c->head != c->tail ? c->out_fd : -1;
+	waiting = c->head != c->tail;
 	pthread_mutex_unlock(&c->lock);
-	out->events = POLLOUT;
+	c->ev_out.fd = c->out_fd;
+	c->ev_out.events = waiting ? POLLOUT : 0;
 }
 
 /* The user reads this where the guest's output appears. */
@@ -174,13 +178,15 @@ static void take_byte(struct vm *vm, uint8_t b)
 		c->dropped++;
 }
 
-void console_readable(struct vm *vm)
+static void on_readable(void *opaque, short revents)
 {
+	struct vm *vm = opaque;
 	struct console *c = &vm->console;
 	uint8_t buf[1024];
 	size_t want = c->tty ? sizeof(buf) : CONSOLE_IN - c->in_len;
 	ssize_t n = read(c->in_fd, buf, want < sizeof(buf) ? want : sizeof(buf));
 
+	(void)revents;
 	if (n < 0 && (errno == EINTR || errno == EAGAIN))
 		return;
 	if (n < 0 && errno == EIO && c->tty) {
@@ -193,6 +199,26 @@ void console_readable(struct vm *vm)
 	}
 	for (ssize_t i = 0; i < n; i++)
 		take_byte(vm, buf[i]);
+}
+
+static void on_writable(void *opaque, short revents)
+{
+	struct vm *vm = opaque;
+
+	(void)revents;
+	console_flush(&vm->console);
+}
+
+/* Output before input: what the guest has answered stands before what the user types next. */
+int console_watch(struct vm *vm)
+{
+	struct console *c = &vm->console;
+	int ret;
+
+	c->ev_out = (struct ev_source){.fd = c->out_fd, .ready = on_writable, .opaque = vm};
+	c->ev_in = (struct ev_source){.fd = c->in_fd, .ready = on_readable, .opaque = vm};
+	ret = evloop_add(&vm->loop, &c->ev_out);
+	return ret ? ret : evloop_add(&vm->loop, &c->ev_in);
 }
 
 static uint64_t host_ns(void)

@@ -8,12 +8,12 @@
 #ifndef VM_CONSOLE_H
 #define VM_CONSOLE_H
 
-#include <poll.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <termios.h>
 
 #include "base/types.h"
+#include "host/evloop.h"
 
 #define CONSOLE_OUT 65536   /* power of two */
 #define CONSOLE_IN 4096
@@ -27,6 +27,7 @@ struct console {
 	unsigned head, tail;          /* free-running: head - tail bytes wait */
 	_Atomic bool blocked;         /* the vCPU thread waits for the output's reader while holding io.lock */
 	int out_fd, in_fd;            /* -1: none */
+	struct ev_source ev_in, ev_out;
 	bool tty;                     /* in_fd is a terminal: escape key works, `saved` is its mode to go back to */
 	bool escaped;
 	bool in_held;                 /* reading is suspended until the machine is resumed (we are in the background) */
@@ -44,9 +45,9 @@ void console_init(struct console *c, int in_fd, int out_fd);
 extern const struct chr_ops console_chr_ops;
 
 /* Main thread. */
-void console_wants(struct console *c, struct pollfd *in, struct pollfd *out);
+int console_watch(struct vm *vm);               /* registers with the machine's loop: 0 or -ENOSPC */
+void console_wants(struct console *c);          /* before each wait: what the loop is to look for */
 void console_flush(struct console *c);          /* writes what can be written without blocking */
-void console_readable(struct vm *vm);
 int console_feed(struct vm *vm);                /* hands buffered input to the port; ms until the next try, -1 = none */
 void console_close(struct console *c);          /* flushes (up to a second) and restores the terminal */
 

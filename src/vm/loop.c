@@ -1,13 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The main thread's event loop: console, channel to doppel, device timers while the vCPU runs, and the end.
+ * The main thread: the event loop with console, channel to doppel, device timers while the vCPU runs, and the end.
  *
  * Invariant: this thread never waits for the guest; it takes io.lock only while the vCPU thread does not hold it for long
  * (console.blocked says when it does).
  * The end of the channel means that doppel is gone (however it died): the terminal is restored and the process exits.
  */
-#include <errno.h>
-#include <poll.h>
+#include <string.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -17,8 +16,6 @@
 /* How long the vCPU thread may take to leave the engine after a stop request before the process ends without it. */
 #define STOP_PATIENCE_NS 5000000000ull
 
-enum { P_CHANNEL, P_NOTIFY, P_TIMER, P_IN, P_OUT, P_COUNT };
-
 static void drain(int fd)
 {
 	uint64_t count;
@@ -27,8 +24,19 @@ static void drain(int fd)
 	(void)n;
 }
 
-static void on_channel(struct vm *vm)
+static void on_notify(void *opaque, short revents)
 {
+	struct vm *vm = opaque;
+
+	(void)revents;
+	drain(vm->notify_fd);
+}
+
+static void on_channel(void *opaque, short revents)
+{
+	struct vm *vm = opaque;
+
+	(void)revents;
 	switch (proto_recv_command(vm->channel)) {
 	case PROTO_PAUSE:
 		life_pause(vm, true);
@@ -47,8 +55,11 @@ static void on_channel(struct vm *vm)
 	}
 }
 
-static void on_timer(struct vm *vm)
+static void on_timer(void *opaque, short revents)
 {
+	struct vm *vm = opaque;
+
+	(void)revents;
 	drain(vm->timer_fd);
 	if (vm->console.blocked)
 		return; /* the vCPU thread arms it again when it next halts or programs a timer */
@@ -80,32 +91,35 @@ static int patience(struct vm *vm, int timeout, uint64_t *stop_seen)
 	return 100;
 }
 
+int vm_loop_init(struct vm *vm)
+{
+	int ret;
+
+	vm->ev_notify = (struct ev_source){.fd = vm->notify_fd, .events = POLLIN, .ready = on_notify, .opaque = vm};
+	vm->ev_timer = (struct ev_source){.fd = vm->timer_fd, .events = POLLIN, .ready = on_timer, .opaque = vm};
+	vm->ev_channel = (struct ev_source){.fd = vm->channel, .events = POLLIN, .ready = on_channel, .opaque = vm};
+	ret = evloop_add(&vm->loop, &vm->ev_notify);
+	if (ret == 0)
+		ret = evloop_add(&vm->loop, &vm->ev_timer);
+	if (ret == 0)
+		ret = evloop_add(&vm->loop, &vm->ev_channel);
+	return ret ? ret : console_watch(vm);
+}
+
 int vm_loop(struct vm *vm)
 {
-	struct pollfd p[P_COUNT] = {
-		[P_CHANNEL] = {.fd = vm->channel, .events = POLLIN},
-		[P_NOTIFY] = {.fd = vm->notify_fd, .events = POLLIN},
-		[P_TIMER] = {.fd = vm->timer_fd, .events = POLLIN},
-	};
 	uint64_t stop_seen = 0;
-	int feed = -1;
+	int feed = -1, ret;
 
 	while (!vm->vcpu_ended) {
-		console_wants(&vm->console, &p[P_IN], &p[P_OUT]);
-		if (poll(p, P_COUNT, patience(vm, feed, &stop_seen)) < 0)
-			continue; /* EINTR */
-		if (p[P_NOTIFY].revents)
-			drain(vm->notify_fd);
+		console_wants(&vm->console);
+		ret = evloop_wait(&vm->loop, patience(vm, feed, &stop_seen));
+		if (ret < 0 && !life_stopping(vm)) {
+			log_error("the event loop cannot wait: %s; free some host memory", strerror(-ret));
+			life_stop(vm, STATUS_MONITOR, "event loop");
+		}
 		if (vm->terminated)
 			life_stop(vm, STATUS_STOPPED, "signal");
-		if (p[P_TIMER].revents)
-			on_timer(vm);
-		if (p[P_CHANNEL].revents)
-			on_channel(vm);
-		if (p[P_OUT].fd >= 0 && p[P_OUT].revents)
-			console_flush(&vm->console);
-		if (p[P_IN].fd >= 0 && p[P_IN].revents)
-			console_readable(vm);
 		feed = console_feed(vm);
 	}
 	pthread_join(vm->vcpu_thread, NULL);

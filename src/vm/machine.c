@@ -150,6 +150,9 @@ const char *machine_create(struct vm *vm, struct proto_config *config, const int
 	open_console(vm, take_files(vm, fds));
 	if (vm->notify_fd < 0 || vm->timer_fd < 0)
 		return "no event descriptor; raise the limit on open files";
+	evloop_init(&vm->loop);
+	if (vm_loop_init(vm) < 0)
+		return "the event loop is full; give the machine fewer devices";
 	vm_clock_init(&vm->clock);
 	err = make_memory(vm);
 	if (!err && io_init(&vm->io, vm->mem) < 0)

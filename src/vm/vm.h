@@ -19,6 +19,7 @@
 #include "cpu/vcpu.h"
 #include "dev/board.h"
 #include "engine/engine.h"
+#include "host/evloop.h"
 #include "io/io.h"
 #include "proto/proto.h"
 #include "vm/boot/boot.h"
@@ -53,6 +54,8 @@ struct vm {
 	struct console console;
 	struct life life;
 	pthread_t vcpu_thread;
+	struct evloop loop;               /* main thread; sources are added while the machine is built */
+	struct ev_source ev_notify, ev_timer, ev_channel;
 	int notify_fd;                    /* eventfd: something for the main thread to look at */
 	int timer_fd;                     /* earliest device deadline while the vCPU is not halted */
 	bool halted;                      /* under io.lock: the vCPU thread waits and serves timers itself */
@@ -83,7 +86,9 @@ void vm_notify(struct vm *vm);
 
 /* run.c: body of the vCPU thread. */
 void *vm_vcpu_main(void *vm);
-/* loop.c: body of the main thread; returns when the machine has ended, with the exit status. */
+/* loop.c: prepares the loop and its first sources (0 or -errno); then the body of the main thread, which
+ * returns when the machine has ended, with the exit status. */
+int vm_loop_init(struct vm *vm);
 int vm_loop(struct vm *vm);
 /* stats.c: writes the statistics file, if one was asked for. */
 void vm_stats_write(struct vm *vm);

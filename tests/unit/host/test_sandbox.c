@@ -123,7 +123,7 @@ static void test_layers(void **state)
 	if (pid == 0) {
 		unsigned want = SANDBOX_NO_CAPS | SANDBOX_NO_NEW_PRIVS, got = sandbox_enter(0);
 
-		_exit((got & want) == want && dup2(0, 70) < 0 ? 0 : 1);
+		_exit((got & want) == want && dup2(0, SANDBOX_NOFILE) < 0 ? 0 : 1);
 	}
 	assert_int_equal(waitpid(pid, &status, 0), pid);
 	assert_int_equal(status, 0);
