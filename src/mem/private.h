@@ -2,8 +2,8 @@
 /*
  * Inside of mem/: the pool, struct mem, and the helpers its files share. Never included from outside (tests excepted).
  *
- * Nothing here uses libc, errno or thread-local storage: these functions also run while FS and GS are the bases of the
- * flat tables, so system calls are made directly and the lock is a word in memory.
+ * Nothing here uses libc or errno: these functions also run while the guest's vector state is in the host's registers,
+ * which libc may use, so system calls are made directly and the lock is a word in memory.
  */
 #ifndef MEM_PRIVATE_H
 #define MEM_PRIVATE_H

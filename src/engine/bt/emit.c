@@ -83,8 +83,6 @@ void emit_op_mem(struct emit *e, bool w, unsigned op, unsigned reg, struct emem 
 {
 	unsigned rex = rex_mem(w, reg, &m);
 
-	if (m.seg)
-		emit_byte(e, m.seg);
 	if (rex)
 		emit_byte(e, 0x40 | rex);
 	emit_opcode(e, op);

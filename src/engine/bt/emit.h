@@ -26,7 +26,6 @@ enum cond { CC_O, CC_NO, CC_B, CC_AE, CC_E, CC_NE, CC_BE, CC_A, CC_S, CC_NS, CC_
 /* A memory operand. base/index are host registers or NOREG; with both NOREG the address is the sign-extended disp. */
 struct emem {
 	uint8_t base, index, scale;
-	uint8_t seg;       /* 0, 0x64 (FS) or 0x65 (GS) */
 	int32_t disp;
 };
 #define EMEM(b, d) ((struct emem){.base = (b), .index = NOREG, .scale = 1, .disp = (d)})
@@ -42,7 +41,7 @@ void emit_bytes(struct emit *e, const uint8_t *p, unsigned n);
 void emit_modrm_mem(struct emit *e, unsigned reg, const struct emem *m);
 void emit_modrm_reg(struct emit *e, unsigned reg, unsigned rm);
 
-/* [seg] [REX] opcode ModRM: `op` is one byte, or 0x0Fxx. w = REX.W. */
+/* [REX] opcode ModRM: `op` is one byte, or 0x0Fxx. w = REX.W. */
 void emit_op_mem(struct emit *e, bool w, unsigned op, unsigned reg, struct emem m);
 void emit_op_reg(struct emit *e, bool w, unsigned op, unsigned reg, unsigned rm);
 

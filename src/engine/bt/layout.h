@@ -20,17 +20,16 @@
 #define H_XMASK  0x50 /* PEXT mask: bits 12..47 */
 #define H_OMASK  0x58 /* PEXT mask: bits 0..11 */
 #define H_HIMASK 0x60 /* PEXT mask: bits 47..63 */
-#define H_SITE   0x68 /* which site, link or block calls a stub */
-#define H_CONT   0x70 /* where a stub continues */
-#define H_A0     0x78 /* R13 at the call of a stub: the guest-virtual address of a slow access */
-#define H_RTAB   0x80 /* current read and write tables: GS and FS bases */
-#define H_WTAB   0x88
+#define H_RTAB   0x68 /* current read and write tables, as index: address / 8 */
+#define H_WTAB   0x70
+#define H_SITE   0x78 /* which site, link or block calls a stub */
+#define H_CONT   0x80 /* where a stub continues */
+#define H_A0     0x88 /* R13 at the call of a stub: the guest-virtual address of a slow access */
 #define H_HFLAGS 0x90 /* host RFLAGS at the call of a stub, and to load on return */
 #define H_HOSTSP 0x98 /* RSP of bt_enter's caller */
-#define H_HOSTFS 0xa0 /* FS base of the thread, for C */
-#define H_NOIF   0xa8 /* PEXT/PDEP mask: every RFLAGS bit but IF */
-#define H_ARITH  0xb0 /* ... the arithmetic flags and DF, which live in the host's RFLAGS */
-#define H_VIRT   0xb8 /* ... the others that PUSHF shows, which live in v->rflags */
+#define H_NOIF   0xa0 /* PEXT/PDEP mask: every RFLAGS bit but IF */
+#define H_ARITH  0xa8 /* ... the arithmetic flags and DF, which live in the host's RFLAGS */
+#define H_VIRT   0xb0 /* ... the others that PUSHF shows, which live in v->rflags */
 
 #define V_GPR    0x100
 #define V_RIP    0x180

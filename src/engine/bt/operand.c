@@ -6,7 +6,8 @@
  *
  *     test  r13b, SIZE-1 ; jnz cold       misaligned: does it cross the page? (out of line)
  *     pext  r14, r13, [rsp+H_MASK]        virtual page number
- *     mov   r14, gs:[r14*8]               read table; fs: for writes
+ *     add   r14, [rsp+H_RTAB]             read table; H_WTAB for writes
+ *     mov   r14, [r14*8]
  *     test  r14, r14 ; jz cold            absent: C fills the entry and retries, or interprets the instruction
  *
  * after which [r13+r14] is the operand in host memory. The checks clobber the arithmetic flags: if a later instruction needs
@@ -129,8 +130,8 @@ static void lookup(struct tr *t, bool write, unsigned size, enum alignment align
 	}
 	c->back = emit_here(&t->e);
 	emit_pext(&t->e, R14, R13, EMEM(RSP, H_MASK));
-	emit_load(&t->e, R14,
-		  (struct emem){.base = NOREG, .index = R14, .scale = 8, .seg = write ? 0x64 : 0x65, .disp = 0});
+	emit_op_mem(&t->e, true, 0x03, R14, EMEM(RSP, write ? H_WTAB : H_RTAB)); /* add */
+	emit_load(&t->e, R14, EMEMX(NOREG, R14, 8, 0));
 	emit_op_reg(&t->e, true, 0x85, R14, R14); /* test r14, r14 */
 	c->absent = emit_jcc(&t->e, CC_E, emit_here(&t->e));
 }

@@ -100,8 +100,8 @@ static void sync_out(struct bt *bt)
 
 	*hot(v, H_HFLAGS) = (v->rflags & (FL_ARITH | FL_DF)) | FL_FIXED | FL_IF;
 	*hot(v, H_FL) = slot_encode(v->rflags);
-	*hot(v, H_RTAB) = (uint64_t)(uintptr_t)ctx->r;
-	*hot(v, H_WTAB) = (uint64_t)(uintptr_t)ctx->w;
+	*hot(v, H_RTAB) = (uint64_t)(uintptr_t)ctx->r / 8;
+	*hot(v, H_WTAB) = (uint64_t)(uintptr_t)ctx->w / 8;
 	*hot(v, H_XB) = x;
 	*hot(v, H_MASK) = mode == BT_K64 ? 0x0000fffffffff000ull : 0x00007ffffffff000ull;
 	bt->xtab[bt_xtab_of(mode)][0] = x;

@@ -7,8 +7,7 @@
  * registers are still as before it, and the interpreter raises what the manual says. A branch to a non-canonical address
  * reads the guard in its dispatch sequence: its change of RSP is taken back first.
  *
- * The handler runs with FS = write table: no thread-local storage, no libc calls. Translated code is the only code below 2 GiB
- * (cache.c), and there RSP is the vcpu. Any other fault is ours: default action.
+ * Translated code is the only code below 2 GiB (cache.c), and there RSP is the vcpu. Any other fault is ours: default action.
  */
 #include <errno.h>
 #include <signal.h>

@@ -2,9 +2,9 @@
 /*
  * Between C and translated code.
  *
- * Translated code runs with RSP = struct vcpu (its stack grows below), FS/GS = write/read tables, guest registers in place
- * (layout.h, docs/design/bt.md). The guest's vector state is in the host registers throughout; the C code called here does
- * not touch it. FS belongs to the C library while C runs. DF is clear in C.
+ * Translated code runs with RSP = struct vcpu (its stack grows below), guest registers in place (layout.h,
+ * docs/design/bt.md). The guest's vector state is in the host registers throughout; the C code called here does not touch
+ * it. FS and GS stay the C library's. DF is clear in C.
  */
 #include "engine/bt/layout.h"
 
@@ -21,8 +21,6 @@ bt_enter:
 	push %r14
 	push %r15
 	mov %rsp, H_HOSTSP(%rdi)
-	rdfsbase %rax
-	mov %rax, H_HOSTFS(%rdi)
 	mov %rsi, H_CONT(%rdi)
 	mov %rdi, %rsp
 	jmp bt_resume
@@ -31,10 +29,6 @@ bt_enter:
 /* Loads the guest's registers from the vcpu at RSP and continues at H_CONT. */
 	.type bt_resume, @function
 bt_resume:
-	mov H_RTAB(%rsp), %rax
-	wrgsbase %rax
-	mov H_WTAB(%rsp), %rax
-	wrfsbase %rax
 	mov V_GPR+13*8(%rsp), %rax
 	mov %rax, H_R13(%rsp)
 	mov V_GPR+14*8(%rsp), %rax
@@ -101,8 +95,6 @@ service_common:
 	mov %rax, V_GPR+14*8(%rsp)
 	mov H_R15(%rsp), %rax
 	mov %rax, V_GPR+15*8(%rsp)
-	mov H_HOSTFS(%rsp), %rax
-	wrfsbase %rax
 	cld
 	mov %rsp, %rdi
 	call bt_service
