@@ -21,7 +21,7 @@ LIBS := -lZydis -lseccomp
 NOFPU_DIRS := src/cpu src/mem src/engine src/engine/interp src/engine/bt src/engine/lockstep
 NOFPU := -mgeneral-regs-only -minline-all-stringops -fno-stack-protector -fno-tree-vectorize
 
-LIB_DIRS := base x86 proto host host/net mem io cpu engine engine/interp engine/bt engine/lockstep dev dev/platform vm vm/boot
+LIB_DIRS := base x86 proto host host/net mem io cpu engine engine/interp engine/bt engine/lockstep dev dev/platform dev/virtio vm vm/boot
 LIB_SRC := $(filter-out src/vm/main.c,$(foreach d,$(LIB_DIRS),$(wildcard src/$(d)/*.c src/$(d)/*.S)))
 LIB_OBJ := $(patsubst src/%,$(BUILD)/obj/%.o,$(LIB_SRC))
 CLI_OBJ := $(patsubst src/%,$(BUILD)/obj/%.o,$(wildcard src/cli/*.c) $(wildcard src/base/*.c src/proto/*.c src/host/*.c src/host/net/*.c))

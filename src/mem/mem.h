@@ -58,6 +58,10 @@ void *mem_frame(struct mem *m, gfn_t gfn, bool write);
 int mem_read(struct mem *m, gpa_t gpa, void *buf, size_t len);
 int mem_write(struct mem *m, gpa_t gpa, const void *buf, size_t len);
 
+/* To be called after bytes of [gpa, gpa+len) were stored through pointers from mem_frame(.., true) by a device: marks the frames
+ * dirty and drops translations, as mem_write() does. A full barrier between those stores and what follows. Thread-safe. */
+void mem_written(struct mem *m, gpa_t gpa, uint64_t len);
+
 /* Bytes of frames populated so far, and declared RAM, for statistics and for finding guest RAM ranges. */
 uint64_t mem_populated(const struct mem *m);
 uint64_t mem_ram_size(const struct mem *m);

@@ -176,37 +176,52 @@ int mem_read(struct mem *m, gpa_t gpa, void *buf, size_t len)
 	return 0;
 }
 
+void mem_written(struct mem *m, gpa_t gpa, uint64_t len)
+{
+	bool code = false;
+
+	/* The marks are looked at after the bytes are in place, and the translator marks before it reads: one of the two sees
+	 * the other. */
+	__atomic_thread_fence(__ATOMIC_SEQ_CST);
+	if (!len || gpa + (len - 1) < gpa)
+		return;
+	for (gfn_t gfn = gpa >> PAGE_SHIFT; gfn <= (gpa + (len - 1)) >> PAGE_SHIFT && gfn < m->max_gfn; gfn++) {
+		uint64_t e = p2m_entry(m, gfn);
+
+		if (p2m_entry_state(e) != P2M_OWNED)
+			continue;
+		code |= e & P2M_F_CODE;
+		if (!(e & P2M_F_DIRTY))
+			p2m_set_flags(m, gfn, P2M_F_DIRTY);
+	}
+	if (code && m->code_ops && m->code_ops->foreign)
+		m->code_ops->foreign(m->code_opaque);
+}
+
 int mem_write(struct mem *m, gpa_t gpa, const void *buf, size_t len)
 {
 	const uint8_t *p = buf;
-	bool code = false;
+	gpa_t at = gpa;
 	int err = 0;
 
 	while (len) {
-		size_t n = PAGE_SIZE - (gpa & PAGE_MASK);
-		gfn_t gfn = gpa >> PAGE_SHIFT;
+		size_t n = PAGE_SIZE - (at & PAGE_MASK);
+		gfn_t gfn = at >> PAGE_SHIFT;
 		uint8_t *f = mem_frame(m, gfn, true);
 
 		if (n > len)
 			n = len;
 		if (f) {
-			mem_copy(f + (gpa & PAGE_MASK), p, n);
-			/* The mark is looked at after the bytes are in place, and the translator marks before it reads: one
-			 * of the two sees the other. */
-			__atomic_thread_fence(__ATOMIC_SEQ_CST);
-			code |= mem_code_marked(m, gfn);
-			if (!(p2m_entry(m, gfn) & P2M_F_DIRTY))
-				p2m_set_flags(m, gfn, P2M_F_DIRTY);
+			mem_copy(f + (at & PAGE_MASK), p, n);
 		} else if (mem_state(m, gfn) != P2M_ROM) {
 			err = -EFAULT;
 			break;
 		}
-		gpa += n;
+		at += n;
 		p += n;
 		len -= n;
 	}
-	if (code && m->code_ops && m->code_ops->foreign)
-		m->code_ops->foreign(m->code_opaque);
+	mem_written(m, gpa, at - gpa);
 	return err;
 }
 
