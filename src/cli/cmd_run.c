@@ -21,7 +21,7 @@ const char cmd_run_usage[] =
 	"  --append STR         kernel command line\n"
 	"  --module F[,ARGS]    another boot module (multiboot, PVH); repeatable\n"
 	"  --memory SIZE        guest memory: K, M or G; plain numbers are MiB (default 512M)\n"
-	"  --cpus N             processors (1 for now)\n"
+	"  --cpus N             processors, 1 to 16 (default 1)\n"
 	"  --engine NAME        auto, bt, interp or lockstep (default auto); see `doppel check`\n"
 	"  --serial WHERE       stdio, none or file:F (default stdio)\n"
 	"  --debug-exit         port 0xf4 ends the run with status (value << 1) | 1\n"

@@ -94,9 +94,12 @@ static int set_memory(struct options *o, const char *arg)
 
 static int set_cpus(struct options *o, const char *arg)
 {
-	if (strcmp(arg, "1"))
-		return usage("--cpus %s is not supported yet; give 1", arg);
-	o->req->config.cpus = 1;
+	char *end;
+	unsigned long n = strtoul(arg, &end, 10);
+
+	if (arg[0] < '0' || arg[0] > '9' || *end || n < 1 || n > PROTO_MAX_CPUS)
+		return usage("--cpus %s is not possible; give a number from 1 to 16", arg);
+	o->req->config.cpus = (uint32_t)n;
 	return 0;
 }
 

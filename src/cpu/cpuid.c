@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The CPU model: x86-64-v3 as the host has it, with the host's vendor, family and model, one package, one core.
+ * The CPU model: x86-64-v3 as the host has it, with the host's vendor, family and model; one package, a core of one thread per vCPU.
  *
  * Invariant: a feature is shown only if the interpreter, the translator and the mmu implement it and, where the host
  * executes it, the host has it. The table is built once at creation: CPUID is slow on a virtualized host.
@@ -24,6 +24,7 @@
 #define F1C_OSXSAVE BIT(27)
 /* FPU DE PSE TSC MSR PAE MCE CX8 APIC SEP MTRR PGE MCA CMOV PAT PSE36 CLFSH MMX FXSR SSE SSE2: every host has them. */
 #define F1D_ALWAYS 0x078bfbfdull
+#define F1D_HTT BIT(28) /* more than one logical CPU in the package */
 /* Leaf 7. */
 #define F7B_ALWAYS (BIT(0) /* FSGSBASE */ | BIT(1) /* TSC_ADJUST */ | BIT(7) /* SMEP */ | BIT(9) /* ERMS */ | BIT(10) /* INVPCID */)
 #define F7B_HOST                                                                                                       \
@@ -34,6 +35,8 @@
 #define F72D_INTEL (BIT(2) /* RRSBA_CTRL */ | BIT(4) /* BHI_CTRL */)
 /* Leaf 0x80000001. */
 #define FX1C_HOST (BIT(0) /* LAHF */ | BIT(5) /* LZCNT */ | BIT(8) /* PREFETCHW */)
+#define FX1C_AMD BIT(22) /* TOPOEXT: leaves 8000001Dh, 8000001Eh */
+#define FX1C_AMD_SMP BIT(1) /* CmpLegacy: the logical CPUs are cores */
 #define FX1D_ALWAYS (BIT(11) /* SYSCALL */ | BIT(20) /* NX */ | BIT(26) /* 1G pages */ | BIT(27) /* RDTSCP */ | BIT(29) /* LM */)
 #define FX1D_AMD_COPY 0x0183f3fdull   /* AMD repeats these of leaf 1 EDX */
 #define FX1D_AMD_HOST BIT(22)         /* MMXEXT */
@@ -70,26 +73,40 @@ bool cpu_vendor_amd(const struct vcpu *v)
 	return v->vendor_amd;
 }
 
-/* Cache descriptor of leaf 4: 64-byte lines, unshared. */
-static struct regs cache(unsigned type, unsigned level, unsigned ways, unsigned sets)
+/* Bits of an APIC ID that number the cores of the package. */
+static unsigned core_bits(const struct vcpu *v)
 {
-	return (struct regs){ .a = type | level << 5 | 1u << 8, .b = 63 | (ways - 1) << 22, .c = sets - 1 };
+	return v->count > 1 ? 32 - (unsigned)__builtin_clz(v->count - 1) : 0;
+}
+
+/* Cache descriptor of leaves 4 and 8000001Dh: 64-byte lines; the third level is the package's, the others a core's. */
+static struct regs cache(const struct vcpu *v, unsigned type, unsigned level, unsigned ways, unsigned sets)
+{
+	unsigned sharing = level == 3 ? (1u << core_bits(v)) - 1 : 0;
+	unsigned cores = v->vendor_amd ? 0 : (1u << core_bits(v)) - 1;   /* reserved on AMD */
+
+	return (struct regs){ .a = type | level << 5 | 1u << 8 | sharing << 14 | cores << 26, .b = 63 | (ways - 1) << 22, .c = sets - 1 };
+}
+
+static void add_caches(struct vcpu *v, uint32_t leaf)
+{
+	add(v, leaf, 0, cache(v, 1, 1, 8, 64));                           /* 32 KiB data */
+	add(v, leaf, 1, cache(v, 2, 1, 8, 64));                           /* 32 KiB code */
+	add(v, leaf, 2, cache(v, 3, 2, 16, 1024));                        /* 1 MiB */
+	add(v, leaf, 3, cache(v, 3, 3, 16, 16384));                       /* 16 MiB */
 }
 
 static void add_basic(struct vcpu *v)
 {
 	struct regs h = host(1, 0), r = { .a = h.a };
 
-	r.b = 8u << 8 | 1u << 16 | v->index << 24;    /* CLFLUSH 64 bytes, one logical CPU, APIC id */
+	r.b = 8u << 8 | v->count << 16 | v->index << 24;  /* CLFLUSH 64 bytes, logical CPUs, APIC id */
 	r.c = (uint32_t)((h.c & F1C_HOST) | F1C_ALWAYS);
-	r.d = (uint32_t)F1D_ALWAYS;
+	r.d = (uint32_t)(F1D_ALWAYS | (v->count > 1 ? F1D_HTT : 0));
 	add(v, 1, 0, r);
 	if (!v->vendor_amd) {
 		add(v, 2, 0, (struct regs){ .a = 0x00feff01 });           /* "see leaf 4" */
-		add(v, 4, 0, cache(1, 1, 8, 64));                         /* 32 KiB data */
-		add(v, 4, 1, cache(2, 1, 8, 64));                         /* 32 KiB code */
-		add(v, 4, 2, cache(3, 2, 16, 1024));                      /* 1 MiB */
-		add(v, 4, 3, cache(3, 3, 16, 16384));                     /* 16 MiB */
+		add_caches(v, 4);
 	}
 	add(v, 6, 0, (struct regs){ .a = 4 });                            /* the APIC timer never stops */
 	h = host(7, 0);
@@ -104,9 +121,9 @@ static void add_basic(struct vcpu *v)
 
 static void add_topology(struct vcpu *v, uint32_t leaf)
 {
-	/* One thread per core, one core per package: both levels have shift 0. */
+	/* One thread per core: the first level has shift 0; the second's is how far to shift for the package. */
 	add(v, leaf, 0, (struct regs){ .a = 0, .b = 1, .c = 1u << 8, .d = v->index });
-	add(v, leaf, 1, (struct regs){ .a = 0, .b = 1, .c = 2u << 8 | 1, .d = v->index });
+	add(v, leaf, 1, (struct regs){ .a = core_bits(v), .b = v->count, .c = 2u << 8 | 1, .d = v->index });
 	add(v, leaf, 2, (struct regs){ .c = 2, .d = v->index });
 }
 
@@ -136,7 +153,7 @@ static void add_extended(struct vcpu *v, struct regs vendor)
 	if (!amd)
 		vendor.b = vendor.c = vendor.d = 0;
 	add(v, 0x80000000, 0, vendor);
-	r.c = (uint32_t)(h.c & FX1C_HOST);
+	r.c = (uint32_t)((h.c & FX1C_HOST) | (amd ? FX1C_AMD | (v->count > 1 ? FX1C_AMD_SMP : 0) : 0));
 	r.d = (uint32_t)(FX1D_ALWAYS | (amd ? FX1D_AMD_COPY | (h.d & FX1D_AMD_HOST) : 0));
 	add(v, 0x80000001, 0, r);
 	for (uint32_t leaf = 0x80000002; leaf <= 0x80000004; leaf++)
@@ -147,9 +164,14 @@ static void add_extended(struct vcpu *v, struct regs vendor)
 	add(v, 0x80000006, 0, (struct regs){ .a = amd ? 0x48006400 : 0, .b = amd ? 0x68006400 : 0, .c = 0x04006140,
 					     .d = amd ? 0x00808140 : 0 });
 	add(v, 0x80000007, 0, (struct regs){ .d = BIT(8) });              /* invariant TSC */
-	add(v, 0x80000008, 0, (struct regs){ .a = X86_PHYS_BITS | X86_LINEAR_BITS << 8, .b = amd ? (uint32_t)FX8B_AMD : 0 });
-	if (amd)
-		add(v, 0x80000021, 0, (struct regs){ .a = (uint32_t)FX21A_AMD, .c = (uint32_t)FX21C_AMD });
+	add(v, 0x80000008, 0, (struct regs){ .a = X86_PHYS_BITS | X86_LINEAR_BITS << 8, .b = amd ? (uint32_t)FX8B_AMD : 0,
+					     .c = amd ? (v->count - 1) | core_bits(v) << 12 : 0 });
+	if (!amd)
+		return;
+	add_caches(v, 0x8000001d);
+	/* Extended APIC ID; core number, one thread per core; one node. */
+	add(v, 0x8000001e, 0, (struct regs){ .a = v->index, .b = v->index });
+	add(v, 0x80000021, 0, (struct regs){ .a = (uint32_t)FX21A_AMD, .c = (uint32_t)FX21C_AMD });
 }
 
 void cpu_cpuid_init(struct vcpu *v)
@@ -177,7 +199,7 @@ void cpu_cpuid_init(struct vcpu *v)
 /* Leaves that do not look at ECX answer for any subleaf. */
 static bool has_subleaves(uint32_t leaf)
 {
-	return leaf == 4 || leaf == 7 || leaf == 0xb || leaf == 0xd;
+	return leaf == 4 || leaf == 7 || leaf == 0xb || leaf == 0xd || leaf == 0x8000001d;
 }
 
 void cpu_cpuid(struct vcpu *v, uint32_t leaf, uint32_t subleaf, uint32_t out[4])

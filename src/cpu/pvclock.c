@@ -2,7 +2,8 @@
 /*
  * KVM paravirtual clock: a page in guest memory from which Linux computes time with RDTSC alone.
  *
- * Invariant: the version in the page is odd exactly while its fields change, so that a reader on another vCPU retries.
+ * Invariant: the version in the page is odd exactly while its fields change, so that a reader on another vCPU retries. The pages of all
+ * vCPUs are made from one pair of readings, so that time does not go backwards from one vCPU to another ("stable").
  * Locking: the vCPU's thread (MSR writes), or any thread while the vCPU does not run (cpu_pvclock_update after a pause).
  * Spec: Linux Documentation/virt/kvm/x86/msr.rst, cpuid.rst.
  *
@@ -74,8 +75,13 @@ void cpu_pvclock_update(struct vcpu *v)
 		return;
 	cpu_leave(v);
 	tsc_scale(v->tsc_khz * 1000, &page.mul, &page.shift);
-	page.tsc_timestamp = cpu_rdtsc(v);
-	page.system_time = v->ops->now_ns(v->vm);
+	if (v->ops->clock_pair) {
+		v->ops->clock_pair(v->vm, &page.tsc_timestamp, &page.system_time);
+		page.tsc_timestamp += v->tsc_offset;
+	} else {
+		page.tsc_timestamp = cpu_rdtsc(v);
+		page.system_time = v->ops->now_ns(v->vm);
+	}
 	publish(v, v->kvm_system_time & ~3ull, &page.version, &page, sizeof(page));
 }
 

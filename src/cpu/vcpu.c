@@ -42,42 +42,6 @@ static long futex(uint32_t *word, int op, uint32_t val, const struct timespec *t
 
 /* --- creation --------------------------------------------------------------------------------------------------- */
 
-static uint64_t mono_ns(void)
-{
-	struct timespec ts;
-
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return (uint64_t)ts.tv_sec * 1000000000ull + (uint64_t)ts.tv_nsec;
-}
-
-/* TSC and clock read as close together as the scheduler lets them be: the tightest of a few tries. */
-static void clock_pair(uint64_t *tsc, uint64_t *ns)
-{
-	uint64_t best = UINT64_MAX;
-
-	for (int i = 0; i < 16; i++) {
-		uint64_t before = __builtin_ia32_rdtsc(), t = mono_ns(), after = __builtin_ia32_rdtsc();
-
-		if (after - before < best) {
-			best = after - before;
-			*tsc = before + (after - before) / 2;
-			*ns = t;
-		}
-	}
-}
-
-/* Measured over 20 ms: the rate CPUID reports, where it does, is nominal and off by more. */
-static uint64_t measure_tsc_khz(void)
-{
-	struct timespec pause = { .tv_nsec = 20000000 };
-	uint64_t tsc0 = 0, ns0 = 0, tsc1 = 0, ns1 = 0;
-
-	clock_pair(&tsc0, &ns0);
-	nanosleep(&pause, NULL);
-	clock_pair(&tsc1, &ns1);
-	return ns1 > ns0 ? (tsc1 - tsc0) * 1000000 / (ns1 - ns0) : 1000000;
-}
-
 static uint32_t host_mxcsr_mask(struct vcpu *v)
 {
 	uint32_t mask;
@@ -87,12 +51,20 @@ static uint32_t host_mxcsr_mask(struct vcpu *v)
 	return mask ? mask : 0xffbf;
 }
 
-int vcpu_create(struct vcpu **out, struct mem *mem, unsigned index, const struct vcpu_ops *ops, void *vm)
+/* Each context reserves 1.5 TiB of the 128 that a process has. */
+static unsigned contexts_for(unsigned count)
+{
+	return count <= 8 ? MMU_CONTEXTS : MMU_CONTEXTS / 2;
+}
+
+int vcpu_create(struct vcpu **out, struct mem *mem, const struct vcpu_config *config)
 {
 	struct vcpu *v;
 	char *map;
 	int err;
 
+	if (!config->count || config->count > VCPU_MAX || config->index >= config->count)
+		return -EINVAL;
 	map = mmap(NULL, VCPU_MAP_SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	if (map == MAP_FAILED)
 		return -errno;
@@ -102,13 +74,14 @@ int vcpu_create(struct vcpu **out, struct mem *mem, unsigned index, const struct
 	}
 	v = (struct vcpu *)(map + PAGE_SIZE + VCPU_STACK_SIZE);
 	v->mem = mem;
-	v->index = index;
-	v->ops = ops;
-	v->vm = vm;
-	err = mmu_create(&v->mmu, mem);
+	v->index = config->index;
+	v->count = config->count;
+	v->ops = config->ops;
+	v->vm = config->vm;
+	v->tsc_khz = config->tsc_khz;
+	err = mmu_create(&v->mmu, mem, contexts_for(config->count));
 	if (err)
 		goto unmap;
-	v->tsc_khz = measure_tsc_khz();
 	v->mxcsr_mask = host_mxcsr_mask(v);
 	cpu_cpuid_init(v);
 	vcpu_reset(v);
@@ -140,9 +113,9 @@ static void reset_segments(struct vcpu *v)
 	v->idt = (struct vcpu_table){ .limit = 0xffff };
 }
 
+/* MSRs that INIT leaves alone and power-on sets. */
 static void reset_msrs(struct vcpu *v)
 {
-	v->efer = 0;
 	v->msr_star = v->msr_lstar = v->msr_cstar = v->msr_fmask = v->msr_kernel_gs_base = 0;
 	v->msr_sysenter_cs = v->msr_sysenter_esp = v->msr_sysenter_eip = 0;
 	v->msr_pat = 0x0007040600070406ull;
@@ -154,11 +127,11 @@ static void reset_msrs(struct vcpu *v)
 		v->msr_mtrr_fixed[i] = 0;
 	for (unsigned i = 0; i < nitems(v->msr_mtrr_var); i++)
 		v->msr_mtrr_var[i] = 0;
-	v->kvm_system_time = v->kvm_wall_clock = 0;
 	v->tsc_offset = -__builtin_ia32_rdtsc();
 }
 
-void vcpu_reset(struct vcpu *v)
+/* What power-on and INIT have in common. */
+static void reset_common(struct vcpu *v, uint64_t cache_bits)
 {
 	uint32_t leaf1[4];
 
@@ -166,24 +139,44 @@ void vcpu_reset(struct vcpu *v)
 		v->gpr[i] = 0;
 	v->rip = 0xfff0;
 	v->rflags = FL_FIXED;
-	v->event = 0;
+	/* A request to stop, or to look at translated code, is the machine's and stays. */
+	__atomic_fetch_and(&v->event, (uint32_t)(VCPU_EV_STOP | VCPU_EV_CODE), __ATOMIC_ACQ_REL);
 	v->cpl = 0;
 	v->inhibit_irq = v->inhibit_db = v->halted = v->irq_waiting = v->nmi_blocked = v->nmi_pending = false;
 	v->exc = (struct vcpu_exc){ 0 };
 	reset_segments(v);
-	v->cr0 = CR0_ET | CR0_CD | CR0_NW;
+	v->cr0 = CR0_ET | cache_bits;
 	v->cr2 = v->cr3 = v->cr4 = 0;
+	v->efer = 0;
 	for (unsigned i = 0; i < nitems(v->dr); i++)
 		v->dr[i] = 0;
 	v->dr6 = DR6_FIXED;
 	v->dr7 = DR7_FIXED;
-	reset_msrs(v);
-	cpu_fpu_reset(v);
+	v->kvm_system_time = v->kvm_wall_clock = 0;
 	cpu_cpuid(v, 1, 0, leaf1);
 	v->gpr[RDX] = leaf1[0];                                  /* processor signature */
 	cpu_update_mode(v);
 	cpu_sync_mmu(v, false);
 	mmu_flush_all(&v->mmu);
+}
+
+void vcpu_reset(struct vcpu *v)
+{
+	reset_common(v, CR0_CD | CR0_NW);
+	reset_msrs(v);
+	cpu_fpu_reset(v);
+}
+
+void vcpu_init(struct vcpu *v)
+{
+	reset_common(v, v->cr0 & (CR0_CD | CR0_NW));
+}
+
+void vcpu_start(struct vcpu *v, uint8_t vector)
+{
+	v->seg[CS].sel = (uint16_t)(vector << 8);
+	v->seg[CS].base = (uint64_t)vector << 12;
+	v->rip = 0;
 }
 
 /* --- events ----------------------------------------------------------------------------------------------------- */

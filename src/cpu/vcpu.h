@@ -59,6 +59,7 @@ enum vcpu_event {
 	VCPU_EV_STOP = 2,    /* leave engine_run() with EXIT_STOP */
 	VCPU_EV_NMI = 4,
 	VCPU_EV_CODE = 8,    /* a device wrote to translated code: drop all translations */
+	VCPU_EV_INIT = 16,   /* leave engine_run() with EXIT_INIT: an INIT or start-up message came */
 };
 
 struct vcpu;
@@ -75,6 +76,8 @@ struct vcpu_ops {
 	uint64_t (*cr8)(void *vm, unsigned cpu, bool write, uint64_t val);
 	uint64_t (*now_ns)(void *vm);                                    /* machine time (io_now) */
 	uint64_t (*wall_ns)(void *vm);                                   /* host UTC, ns since 1970 */
+	/* One moment of the past, in the host's TSC and in machine time: the same for all vCPUs. NULL: now. */
+	void (*clock_pair)(void *vm, uint64_t *host_tsc, uint64_t *ns);
 };
 
 /* 1024 bytes cover the XSAVE image of x87, SSE and AVX (832). Standard format, 64-byte aligned. */
@@ -126,7 +129,8 @@ struct vcpu {
 
 	struct mmu mmu;
 	struct mem *mem;
-	unsigned index;
+	unsigned index;            /* = APIC ID */
+	unsigned count;            /* of the machine's vCPUs */
 	const struct vcpu_ops *ops;
 	void *vm;
 	void *engine;              /* private data of the engine(s): owned by engine/ */
@@ -147,11 +151,23 @@ struct vcpu {
 	struct { uint64_t insns_interp, exceptions, interrupts, pio, mmio, hlt, slow_mem, msr_unknown; } stats;
 };
 
+/* Address space and CPUID are laid out for at most so many vCPUs in a machine. */
+#define VCPU_MAX 16
+struct vcpu_config {
+	unsigned index, count;     /* this one of so many */
+	uint64_t tsc_khz;          /* rate of the host's TSC */
+	const struct vcpu_ops *ops;
+	void *vm;                  /* first argument of the operations */
+};
 /* Allocates a vCPU with its stack and mmu, in reset state. 0 or -errno. */
-int vcpu_create(struct vcpu **out, struct mem *mem, unsigned index, const struct vcpu_ops *ops, void *vm);
+int vcpu_create(struct vcpu **out, struct mem *mem, const struct vcpu_config *config);
 void vcpu_destroy(struct vcpu *v);
 /* Power-on state (SDM vol. 3A table 9-1): real mode at f000:fff0. vm/boot then sets what its protocol asks. */
 void vcpu_reset(struct vcpu *v);
+/* State after INIT (the same table): general and control registers as after power-on; vector state, TSC and most MSRs are kept. */
+void vcpu_init(struct vcpu *v);
+/* What a start-up message does to a processor that waits for one: runs at vector * 4 KiB in real mode (SDM vol. 3A 8.4.4). */
+void vcpu_start(struct vcpu *v, uint8_t vector);
 /* Size of the host stack below the struct. */
 #define VCPU_STACK_SIZE (256 * 1024)
 

@@ -35,8 +35,8 @@ bool engine_events(struct vcpu *v, bool *code_stale, enum exit_reason *why)
 	int r;
 
 	*code_stale = ev & VCPU_EV_CODE;
-	if (ev & VCPU_EV_STOP) {
-		*why = EXIT_STOP;
+	if (ev & (VCPU_EV_STOP | VCPU_EV_INIT)) {
+		*why = ev & VCPU_EV_STOP ? EXIT_STOP : EXIT_INIT;
 		return true;
 	}
 	if (ev & VCPU_EV_CODE)

@@ -10,6 +10,7 @@
 enum exit_reason {
 	EXIT_STOP,       /* VCPU_EV_STOP was posted (the bit is cleared by the receiver) */
 	EXIT_HLT,        /* v->halted: nothing to do until an event */
+	EXIT_INIT,       /* VCPU_EV_INIT was posted (likewise) */
 	EXIT_SHUTDOWN,   /* triple fault */
 	EXIT_DIVERGED,   /* lockstep found a difference (already printed) */
 	EXIT_ERROR,      /* the monitor cannot go on (already logged) */
@@ -19,6 +20,7 @@ struct engine_ops {
 	const char *name;
 	const char *what;                                      /* one line for `doppel check` */
 	const char *slowdown;                                  /* expected, against native: "1.5-3 x" */
+	unsigned max_cpus;                                     /* in one machine */
 	bool (*probe)(char *why, size_t size);                 /* can it run on this host? why not / why */
 	int (*create)(struct vcpu *v);                         /* attaches to a vcpu (before the sandbox closes) */
 	void (*destroy)(struct vcpu *v);
@@ -50,9 +52,10 @@ extern const struct engine_ops engine_lockstep;
  * *why. *code_stale: a device has written to translated code (VCPU_EV_CODE, consumed here unless a stop comes first). */
 bool engine_events(struct vcpu *v, bool *code_stale, enum exit_reason *why);
 
-/* registry.c: ordered array, best first; engine_find("auto") returns the first that probes well. NULL if unknown. */
+/* registry.c: ordered array, best first; engine_find("auto") returns the first that probes well and runs so many vCPUs. NULL if
+ * unknown or not able to; then why says it. */
 extern const struct engine_ops *const engine_registry[];
-const struct engine_ops *engine_find(const char *name, char *why, size_t size);
+const struct engine_ops *engine_find(const char *name, unsigned cpus, char *why, size_t size);
 
 /* interp as a service for other engines: executes exactly one instruction at v->rip, delivering the exception it raises if any
  * (and a pending single-step trap). For `rep` string instructions one call may do many iterations but returns early when

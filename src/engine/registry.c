@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Which engines exist, best first: "auto" takes the first whose probe succeeds.
+ * Which engines exist, best first: "auto" takes the first whose probe succeeds and that runs as many vCPUs as asked for.
  */
 #include "engine/engine.h"
 
@@ -14,7 +14,7 @@ const struct engine_ops *const engine_registry[] = {
 	NULL,
 };
 
-const struct engine_ops *engine_find(const char *name, char *why, size_t size)
+const struct engine_ops *engine_find(const char *name, unsigned cpus, char *why, size_t size)
 {
 	bool any = strcmp(name, "auto") == 0;
 
@@ -23,7 +23,9 @@ const struct engine_ops *engine_find(const char *name, char *why, size_t size)
 
 		if (!any && strcmp(e->name, name) != 0)
 			continue;
-		if (e->probe(why, size))
+		if (cpus > e->max_cpus)
+			snprintf(why, size, "engine %s runs at most %u processors; give --cpus less, or another --engine", e->name, e->max_cpus);
+		else if (e->probe(why, size))
 			return e;
 		if (!any)
 			return NULL;

@@ -78,12 +78,13 @@ static uint64_t io_size_mask(unsigned size)
 	return size >= 8 ? UINT64_MAX : BIT(size * 8) - 1;
 }
 
-bool io_read(struct io *io, enum io_space space, uint64_t addr, unsigned size, uint64_t *val)
+bool io_read_by(struct io *io, unsigned cpu, enum io_space space, uint64_t addr, unsigned size, uint64_t *val)
 {
 	const struct io_range *r;
 
 	*val = io_size_mask(size);
 	pthread_mutex_lock(&io->lock);
+	io->cpu = cpu;
 	io->stats.pio += space == IO_PIO;
 	io->stats.mmio += space == IO_MMIO;
 	r = io_find(io, space, addr, size);
@@ -93,11 +94,12 @@ bool io_read(struct io *io, enum io_space space, uint64_t addr, unsigned size, u
 	return r;
 }
 
-bool io_write(struct io *io, enum io_space space, uint64_t addr, unsigned size, uint64_t val)
+bool io_write_by(struct io *io, unsigned cpu, enum io_space space, uint64_t addr, unsigned size, uint64_t val)
 {
 	const struct io_range *r;
 
 	pthread_mutex_lock(&io->lock);
+	io->cpu = cpu;
 	io->stats.pio += space == IO_PIO;
 	io->stats.mmio += space == IO_MMIO;
 	r = io_find(io, space, addr, size);

@@ -33,6 +33,7 @@ struct io_timer {
 	uint64_t deadline;              /* io_now() units; UINT64_MAX = not armed */
 	void (*expire)(void *opaque, uint64_t now);
 	void *opaque;
+	unsigned owner;                 /* CPU index + 1 of the CPU it belongs to (whose thread serves it in HLT); 0 = nobody's */
 	struct io_timer *next;          /* registered list */
 };
 
@@ -52,6 +53,7 @@ struct io_lapic_ops {
 	uint64_t (*cr8_read)(void *opaque, unsigned cpu);
 	void (*cr8_write)(void *opaque, unsigned cpu, uint64_t val);
 	void (*msi)(void *opaque, uint64_t addr, uint32_t data);               /* message-signalled interrupt */
+	void (*ipi)(void *opaque, unsigned from, uint32_t icr, uint32_t dest); /* as a write to ICR in x2APIC mode */
 };
 /* The 8259 pair as seen by the LAPIC (ExtINT): pending INTR output and INTA cycle. */
 struct io_pic_ops {
@@ -63,6 +65,7 @@ enum io_request { IO_REQ_POWEROFF, IO_REQ_RESET, IO_REQ_DEBUG_EXIT };
 
 struct io {
 	pthread_mutex_t lock;
+	unsigned cpu;                                          /* lock held: whose access is being served */
 	struct mem *mem;
 	struct io_range range[2][IO_MAX_RANGES];               /* sorted by base */
 	unsigned nranges[2];
@@ -73,7 +76,7 @@ struct io {
 	struct io_timer *timers;
 	/* Up-calls into vm/: set before any device is created. */
 	void (*kick)(void *vm, unsigned cpu);                  /* interrupt state of cpu may have changed; any thread */
-	void (*wake_timers)(void *vm);                         /* the earliest deadline moved closer */
+	void (*wake_timers)(void *vm, const struct io_timer *t); /* t was armed: whoever serves it may have to wake earlier */
 	void (*request)(void *vm, enum io_request what, uint32_t arg);
 	void *vm;
 	uint64_t (*now)(void *vm);
@@ -89,10 +92,18 @@ void io_fini(struct io *io);
 int io_register(struct io *io, enum io_space space, uint64_t base, uint64_t len, const struct io_handler *h, void *opaque);
 void io_unregister(struct io *io, enum io_space space, uint64_t base);
 
-/* A guest's access; takes the lock. Unclaimed addresses read all ones and ignore writes (returns false). Accesses crossing
+/* A guest's access on CPU number `cpu` (0 in the short forms); takes the lock. Unclaimed addresses read all ones and ignore writes (returns false). Accesses crossing
  * the end of a range are treated as unclaimed. */
-bool io_read(struct io *io, enum io_space space, uint64_t addr, unsigned size, uint64_t *val);
-bool io_write(struct io *io, enum io_space space, uint64_t addr, unsigned size, uint64_t val);
+bool io_read_by(struct io *io, unsigned cpu, enum io_space space, uint64_t addr, unsigned size, uint64_t *val);
+bool io_write_by(struct io *io, unsigned cpu, enum io_space space, uint64_t addr, unsigned size, uint64_t val);
+static inline bool io_read(struct io *io, enum io_space space, uint64_t addr, unsigned size, uint64_t *val)
+{
+	return io_read_by(io, 0, space, addr, size, val);
+}
+static inline bool io_write(struct io *io, enum io_space space, uint64_t addr, unsigned size, uint64_t val)
+{
+	return io_write_by(io, 0, space, addr, size, val);
+}
 
 /* Level of GSI 0..23; edge-triggered sources pulse. Lock held. */
 void io_irq_set(struct io *io, unsigned gsi, bool level);

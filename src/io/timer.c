@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Timers of devices. A machine has about ten, so they are an unsorted list that is scanned.
+ * Timers of devices. A machine has about ten and one for each CPU, so they are an unsorted list that is scanned.
  *
  * Invariant: an expired timer is disarmed before its callback runs, which may arm it again.
  * Locking: io->lock is held by callers of arm and cancel; io_timers_run takes it. wake_timers is called with the lock held.
@@ -39,12 +39,9 @@ static struct io_timer *io_timer_earliest(struct io *io)
 
 void io_timer_arm(struct io *io, struct io_timer *t, uint64_t deadline)
 {
-	struct io_timer *first = io_timer_earliest(io);
-	uint64_t before = first ? first->deadline : UINT64_MAX;
-
 	t->deadline = deadline;
-	if (deadline < before && io->wake_timers)
-		io->wake_timers(io->vm);
+	if (deadline != UINT64_MAX && io->wake_timers)
+		io->wake_timers(io->vm, t);
 }
 
 void io_timer_cancel(struct io *io, struct io_timer *t)

@@ -93,8 +93,8 @@ struct mmu {
 
 enum mmu_access { MMU_READ = 0, MMU_WRITE = 1, MMU_FETCH = 2 };
 
-/* Creates the contexts' reservations (address space only). 0 or -ENOMEM with the remedy logged. */
-int mmu_create(struct mmu *mmu, struct mem *mem);
+/* Creates reservations for `contexts` contexts (address space only), at most MMU_CONTEXTS; fewer if it is short. 0 or -ENOMEM with the remedy logged. */
+int mmu_create(struct mmu *mmu, struct mem *mem, unsigned contexts);
 void mmu_destroy(struct mmu *mmu);
 
 struct mmu_walk {

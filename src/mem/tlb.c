@@ -17,12 +17,12 @@
 #define MMU_MIN_CONTEXTS 2
 #define CR3_PCID 0xfffull
 
-int mmu_create(struct mmu *mmu, struct mem *mem)
+int mmu_create(struct mmu *mmu, struct mem *mem, unsigned contexts)
 {
 	int err = -ENOMEM;
 
 	*mmu = (struct mmu){ .mem = mem, .max_gfn = mem->max_gfn };
-	for (unsigned i = 0; i < MMU_CONTEXTS; i++, mmu->nctx++)
+	for (unsigned i = 0; i < contexts && i < MMU_CONTEXTS; i++, mmu->nctx++)
 		if (mmu_context_init(&mmu->ctx[i]))
 			break;
 	if (mmu->nctx < MMU_MIN_CONTEXTS) {

@@ -80,7 +80,7 @@ int proto_config_check(const struct proto_config *cfg, size_t size, unsigned nfd
 	if (cfg->nfds != nfds || nfds > PROTO_MAX_FDS || cfg->nmodules > PROTO_MAX_MODULES ||
 	    cfg->serial > PROTO_SERIAL_FILE || !roles_ok(cfg))
 		return -EPROTO;
-	if (cfg->memory == 0 || cfg->memory % (2u << 20) || cfg->cpus == 0)
+	if (cfg->memory == 0 || cfg->memory % (2u << 20) || cfg->cpus == 0 || cfg->cpus > PROTO_MAX_CPUS)
 		return -EPROTO;
 	if (!terminated(cfg->engine, sizeof(cfg->engine)) || !terminated(cfg->name, sizeof(cfg->name)) ||
 	    !terminated(cfg->kernel, sizeof(cfg->kernel)) || !terminated(cfg->initrd, sizeof(cfg->initrd)) ||

@@ -11,6 +11,7 @@ struct vm_clock {
 	uint64_t start;          /* host ns at machine time 0, moved forward by pauses */
 	uint64_t paused_at;      /* machine time at which it stands still */
 	uint64_t paused_tsc;
+	uint64_t pair_tsc, pair_ns;   /* one moment in the host's TSC (moved forward by pauses) and in machine time */
 	bool paused;
 };
 

@@ -2,48 +2,44 @@
 /*
  * Glue: the vCPU's operations in terms of io/, and io/'s up-calls in terms of the vCPU.
  *
- * Invariant: the vCPU's operations are called on its thread with its vector state parked; the up-calls come from any
+ * Invariant: a vCPU's operations are called on its thread with its vector state parked; the up-calls come from any
  * thread, those that say so with io.lock held.
  */
-#include <stdatomic.h>
-#include <sys/timerfd.h>
 #include <unistd.h>
 
 #include "dev/platform/lapic.h"
 #include "vm/vm.h"
 
-#define NS_PER_SEC 1000000000ull
+/* --- a vCPU looks at the machine: opaque is its struct vm_cpu ------------------------------------------------------- */
 
-/* --- the vCPU looks at the machine ---------------------------------------------------------------------------------- */
-
-static uint64_t glue_read(struct vm *vm, enum io_space space, uint64_t addr, unsigned size)
+static uint64_t glue_read(const struct vm_cpu *c, enum io_space space, uint64_t addr, unsigned size)
 {
 	uint64_t val = UINT64_MAX;
 
-	(void)io_read(&vm->io, space, addr, size, &val);
+	(void)io_read_by(&c->vm->io, c->index, space, addr, size, &val);
 	return size < 8 ? val & (BIT(8 * size) - 1) : val;
 }
 
-static uint64_t pio_read(void *vm, uint16_t port, unsigned size) { return glue_read(vm, IO_PIO, port, size); }
-static uint64_t mmio_read(void *vm, gpa_t gpa, unsigned size) { return glue_read(vm, IO_MMIO, gpa, size); }
+static uint64_t pio_read(void *cpu, uint16_t port, unsigned size) { return glue_read(cpu, IO_PIO, port, size); }
+static uint64_t mmio_read(void *cpu, gpa_t gpa, unsigned size) { return glue_read(cpu, IO_MMIO, gpa, size); }
 
 static void pio_write(void *opaque, uint16_t port, unsigned size, uint64_t val)
 {
-	struct vm *vm = opaque;
+	const struct vm_cpu *c = opaque;
 
-	(void)io_write(&vm->io, IO_PIO, port, size, val);
+	(void)io_write_by(&c->vm->io, c->index, IO_PIO, port, size, val);
 }
 
 static void mmio_write(void *opaque, gpa_t gpa, unsigned size, uint64_t val)
 {
-	struct vm *vm = opaque;
+	const struct vm_cpu *c = opaque;
 
-	(void)io_write(&vm->io, IO_MMIO, gpa, size, val);
+	(void)io_write_by(&c->vm->io, c->index, IO_MMIO, gpa, size, val);
 }
 
 static bool irq_pending(void *opaque, unsigned cpu)
 {
-	struct vm *vm = opaque;
+	struct vm *vm = ((struct vm_cpu *)opaque)->vm;
 	bool pending;
 
 	pthread_mutex_lock(&vm->io.lock);
@@ -55,7 +51,7 @@ static bool irq_pending(void *opaque, unsigned cpu)
 
 static int irq_ack(void *opaque, unsigned cpu)
 {
-	struct vm *vm = opaque;
+	struct vm *vm = ((struct vm_cpu *)opaque)->vm;
 	int vector = -1;
 
 	pthread_mutex_lock(&vm->io.lock);
@@ -69,7 +65,7 @@ static int irq_ack(void *opaque, unsigned cpu)
 
 static int apic_msr(void *opaque, unsigned cpu, bool write, uint32_t msr, uint64_t *val)
 {
-	struct vm *vm = opaque;
+	struct vm *vm = ((struct vm_cpu *)opaque)->vm;
 	int ret = -1;
 
 	if (!vm->io.lapic)
@@ -83,7 +79,7 @@ static int apic_msr(void *opaque, unsigned cpu, bool write, uint32_t msr, uint64
 
 static uint64_t cr8(void *opaque, unsigned cpu, bool write, uint64_t val)
 {
-	struct vm *vm = opaque;
+	struct vm *vm = ((struct vm_cpu *)opaque)->vm;
 
 	if (!vm->io.lapic)
 		return 0;
@@ -96,17 +92,23 @@ static uint64_t cr8(void *opaque, unsigned cpu, bool write, uint64_t val)
 	return val;
 }
 
-static uint64_t now_ns(void *opaque)
+static uint64_t cpu_now_ns(void *opaque)
 {
-	struct vm *vm = opaque;
-
-	return vm_clock_now(&vm->clock);
+	return vm_clock_now(&((struct vm_cpu *)opaque)->vm->clock);
 }
 
-static uint64_t wall_ns(void *vm)
+static uint64_t wall_ns(void *cpu)
 {
-	(void)vm;
+	(void)cpu;
 	return vm_clock_wall_ns();
+}
+
+static void clock_pair(void *opaque, uint64_t *host_tsc, uint64_t *ns)
+{
+	const struct vm_clock *c = &((struct vm_cpu *)opaque)->vm->clock;
+
+	*host_tsc = c->pair_tsc;
+	*ns = c->pair_ns;
 }
 
 const struct vcpu_ops vm_vcpu_ops = {
@@ -118,51 +120,74 @@ const struct vcpu_ops vm_vcpu_ops = {
 	.irq_ack = irq_ack,
 	.apic_msr = apic_msr,
 	.cr8 = cr8,
-	.now_ns = now_ns,
+	.now_ns = cpu_now_ns,
 	.wall_ns = wall_ns,
+	.clock_pair = clock_pair,
 };
 
-/* --- the devices look at the machine -------------------------------------------------------------------------------- */
+/* --- the devices look at the machine: opaque is struct vm ------------------------------------------------------------ */
 
-static void kick(void *opaque, unsigned cpu)
+static void post(struct vm *vm, unsigned cpu, uint32_t event)
+{
+	if (cpu < vm->ncpus && vm->vcpu[cpu])
+		vcpu_post(vm->vcpu[cpu], event);
+}
+
+static void kick(void *vm, unsigned cpu)
+{
+	post(vm, cpu, VCPU_EV_IRQ);
+}
+
+static uint64_t now_ns(void *opaque)
 {
 	struct vm *vm = opaque;
 
-	(void)cpu; /* there is one */
-	if (vm->v)
-		vcpu_post(vm->v, VCPU_EV_IRQ);
+	return vm_clock_now(&vm->clock);
 }
 
-/* io.lock held. */
-static void wake_timers(void *opaque)
+/* The CPU whose register access is being served. */
+static unsigned current(void *opaque)
 {
-	struct vm *vm = opaque;
+	const struct vm *vm = opaque;
 
-	if (!vm->v)
-		return;
-	if (!vm->halted)
-		vm_timers_arm(vm);
-	else if (!pthread_equal(pthread_self(), vm->vcpu_thread))
-		vcpu_post(vm->v, VCPU_EV_IRQ); /* it waits for the deadline it knew: make it look again */
+	return vm->io.cpu;
 }
 
-static void nmi(void *opaque, unsigned cpu)
+static void nmi(void *vm, unsigned cpu)
 {
-	struct vm *vm = opaque;
-
-	(void)cpu;
-	if (vm->v)
-		vcpu_post(vm->v, VCPU_EV_NMI);
+	post(vm, cpu, VCPU_EV_NMI);
 }
 
-/* INIT to the only processor: what a board does then is a reset. */
+/* INIT and start-up messages: noted here (io.lock is held), obeyed by the CPU's own thread (run.c). */
 static void init(void *opaque, unsigned cpu)
 {
-	(void)cpu;
-	life_reset(opaque);
+	struct vm *vm = opaque;
+
+	if (cpu >= vm->ncpus)
+		return;
+	/* The boot processor would start at its reset vector, where there is no firmware: what a board does then is a reset. */
+	if (cpu == 0) {
+		life_reset(vm);
+		return;
+	}
+	vm->cpu[cpu].startup = VM_CPU_INIT;
+	post(vm, cpu, VCPU_EV_INIT);
 }
 
-const struct lapic_cpu_ops vm_lapic_cpu_ops = {.nmi = nmi, .init = init};
+static void start(void *opaque, unsigned cpu, uint8_t vector)
+{
+	struct vm *vm = opaque;
+	struct vm_cpu *c = &vm->cpu[cpu];
+
+	if (cpu >= vm->ncpus || (c->startup != VM_CPU_INIT && c->startup != VM_CPU_WAITS))
+		return;
+	/* Between INIT and this the CPU may not have got round to resetting itself: it does that on its way. */
+	c->start_vector = vector;
+	c->startup = VM_CPU_STARTS;
+	post(vm, cpu, VCPU_EV_INIT);
+}
+
+const struct lapic_cpu_ops vm_lapic_cpu_ops = {.current = current, .nmi = nmi, .init = init, .start = start};
 
 static void request(void *opaque, enum io_request what, uint32_t arg)
 {
@@ -186,58 +211,17 @@ static uint64_t guest_tsc(void *opaque, unsigned cpu)
 	struct vm *vm = opaque;
 	uint64_t tsc = vm->clock.paused ? vm->clock.paused_tsc : __builtin_ia32_rdtsc();
 
-	(void)cpu;
-	return vm->v ? tsc + vm->v->tsc_offset : tsc;
+	return cpu < vm->ncpus && vm->vcpu[cpu] ? tsc + vm->vcpu[cpu]->tsc_offset : tsc;
 }
 
 void vm_io_glue(struct vm *vm)
 {
 	vm->io.vm = vm;
 	vm->io.kick = kick;
-	vm->io.wake_timers = wake_timers;
+	vm->io.wake_timers = vm_wake_timers;
 	vm->io.request = request;
 	vm->io.now = now_ns;
 	vm->io.guest_tsc = guest_tsc;
-}
-
-/* --- timers ----------------------------------------------------------------------------------------------------------- */
-
-uint64_t vm_next_deadline(struct vm *vm)
-{
-	uint64_t first = UINT64_MAX;
-
-	for (struct io_timer *t = vm->io.timers; t; t = t->next)
-		if (t->deadline < first)
-			first = t->deadline;
-	return first;
-}
-
-static void set_timer(struct vm *vm, uint64_t host_ns)
-{
-	struct itimerspec its = {0};
-
-	if (vm->armed == host_ns)
-		return;
-	vm->armed = host_ns;
-	if (host_ns != UINT64_MAX) {
-		/* Zero would disarm: a deadline of 0 ns is one of 1. */
-		its.it_value.tv_sec = (time_t)(host_ns / NS_PER_SEC);
-		its.it_value.tv_nsec = (long)(host_ns % NS_PER_SEC) + (host_ns == 0);
-	}
-	(void)timerfd_settime(vm->timer_fd, TFD_TIMER_ABSTIME, &its, NULL);
-}
-
-void vm_timers_arm(struct vm *vm)
-{
-	uint64_t first = vm_next_deadline(vm);
-
-	if (!vm->clock.paused)
-		set_timer(vm, first == UINT64_MAX ? first : vm_clock_host(&vm->clock, first));
-}
-
-void vm_timers_disarm(struct vm *vm)
-{
-	set_timer(vm, UINT64_MAX);
 }
 
 void vm_notify(struct vm *vm)

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The main thread: the event loop with console, channel to doppel, device timers while the vCPU runs, and the end.
+ * The main thread: the event loop with console, channel to doppel, the timers that no halted vCPU serves, and the end.
  *
- * Invariant: this thread never waits for the guest; it takes io.lock only while the vCPU thread does not hold it for long
+ * Invariant: this thread never waits for the guest; it takes io.lock only while no vCPU thread holds it for long
  * (console.blocked says when it does).
  * The end of the channel means that doppel is gone (however it died): the terminal is restored and the process exits.
  */
@@ -62,16 +62,15 @@ static void on_timer(void *opaque, short revents)
 	(void)revents;
 	drain(vm->timer_fd);
 	if (vm->console.blocked)
-		return; /* the vCPU thread arms it again when it next halts or programs a timer */
+		return; /* armed again when a vCPU next halts or programs a timer */
 	(void)io_timers_run(&vm->io);
 	pthread_mutex_lock(&vm->io.lock);
-	vm->armed = 0; /* it has expired, whatever it was set to */
-	if (!vm->halted)
-		vm_timers_arm(vm);
+	vm->armed = UINT64_MAX; /* it has expired, whatever it was set to */
+	vm_timers_arm(vm);
 	pthread_mutex_unlock(&vm->io.lock);
 }
 
-/* Milliseconds poll may sleep, at most `timeout`; -1 for ever. Bounds the wait for a stopping vCPU. */
+/* Milliseconds poll may sleep, at most `timeout`; -1 for ever. Bounds the wait for stopping vCPUs. */
 static int patience(struct vm *vm, int timeout, uint64_t *stop_seen)
 {
 	struct timespec ts;
@@ -84,7 +83,7 @@ static int patience(struct vm *vm, int timeout, uint64_t *stop_seen)
 	if (!*stop_seen)
 		*stop_seen = now;
 	if (now - *stop_seen > STOP_PATIENCE_NS) {
-		log_error("the virtual processor did not stop in time; please report this defect");
+		log_error("a virtual processor did not stop in time; please report this defect");
 		console_close(&vm->console);
 		_exit(vm->life.status);
 	}
@@ -111,7 +110,7 @@ int vm_loop(struct vm *vm)
 	uint64_t stop_seen = 0;
 	int feed = -1, ret;
 
-	while (!vm->vcpu_ended) {
+	while (vm->vcpus_ended < vm->ncpus) {
 		console_wants(&vm->console);
 		ret = evloop_wait(&vm->loop, patience(vm, feed, &stop_seen));
 		if (ret < 0 && !life_stopping(vm)) {
@@ -122,6 +121,7 @@ int vm_loop(struct vm *vm)
 			life_stop(vm, STATUS_STOPPED, "signal");
 		feed = console_feed(vm);
 	}
-	pthread_join(vm->vcpu_thread, NULL);
+	for (unsigned i = 0; i < vm->ncpus; i++)
+		pthread_join(vm->cpu[i].thread, NULL);
 	return vm->life.status;
 }

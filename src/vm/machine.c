@@ -6,7 +6,7 @@
  *   | RAM    | (VGA) | RAM  | ACPI | RAM                 | PCI, APICs, ...       | RAM       |
  *
  * Invariant: after machine_create() (and again after machine_reset()) everything is in power-on state; machine_boot() then
- * makes the vCPU stand at the kernel's entry. Both run before the vCPU thread exists, or on it.
+ * makes vCPU 0 stand at the kernel's entry. Both run before the vCPU threads exist, or at a rendezvous of them (life.h).
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -102,20 +102,40 @@ static const char *make_memory(struct vm *vm)
 	return NULL;
 }
 
-static const char *make_vcpu(struct vm *vm)
+/* Power-on state of the processors as a whole: one TSC, and all but the first wait to be started. */
+static void reset_cpus(struct vm *vm)
+{
+	for (unsigned i = 0; i < vm->ncpus; i++) {
+		vm->vcpu[i]->tsc_offset = vm->vcpu[0]->tsc_offset;
+		vm->cpu[i].startup = i ? VM_CPU_WAITS : VM_CPU_RUNS;
+	}
+}
+
+static_assert(PROTO_MAX_CPUS == VCPU_MAX, "the command line allows what can be built");
+
+static const char *make_vcpus(struct vm *vm)
 {
 	static char why[256];
 	uint64_t khz = vm_clock_tsc_khz();
 
-	vm->engine = engine_find(vm->config->engine, why, sizeof(why));
+	vm->engine = engine_find(vm->config->engine, vm->config->cpus, why, sizeof(why));
 	if (!vm->engine)
 		return why[0] ? why : "the engine is not part of this build; see `doppel check`";
-	if (vcpu_create(&vm->v, vm->mem, 0, &vm_vcpu_ops, vm) < 0)
-		return "not enough address space for a virtual processor; raise the limit (ulimit -v)";
 	vm->io.guest_tsc_khz = khz;
-	vm->v->tsc_khz = khz;
-	if (vm->engine->create(vm->v) < 0)
-		return "the engine cannot be set up here; see `doppel check`, or try --engine interp";
+	for (vm->ncpus = 0; vm->ncpus < vm->config->cpus; vm->ncpus++) {
+		unsigned i = vm->ncpus;
+		const struct vcpu_config vc = {
+			.index = i, .count = vm->config->cpus, .tsc_khz = khz, .ops = &vm_vcpu_ops, .vm = &vm->cpu[i]};
+
+		vm->cpu[i] = (struct vm_cpu){.vm = vm, .index = i};
+		if (vcpu_create(&vm->vcpu[i], vm->mem, &vc) < 0)
+			return "not enough address space for the virtual processors; give --cpus less, or raise the limit (ulimit -v)";
+		if (vm->engine->create(vm->vcpu[i]) < 0) {
+			vcpu_destroy(vm->vcpu[i]);
+			return "the engine cannot be set up here; see `doppel check`, or try --engine interp";
+		}
+	}
+	reset_cpus(vm);
 	return NULL;
 }
 
@@ -160,17 +180,16 @@ const char *machine_create(struct vm *vm, struct proto_config *config, const int
 	if (err)
 		return err;
 	vm_io_glue(vm);
-	err = make_vcpu(vm);
+	err = make_vcpus(vm);
 	return err ? err : make_board(vm);
 }
 
 void machine_destroy(struct vm *vm)
 {
 	board_destroy(&vm->board);
-	if (vm->v) {
-		if (vm->engine && vm->v->engine)
-			vm->engine->destroy(vm->v);
-		vcpu_destroy(vm->v);
+	for (unsigned i = 0; i < vm->ncpus; i++) {
+		vm->engine->destroy(vm->vcpu[i]);
+		vcpu_destroy(vm->vcpu[i]);
 	}
 	if (vm->mem) {
 		io_fini(&vm->io);
@@ -205,7 +224,7 @@ static const char *read_kernel(const struct vm_file *f, uint8_t **image)
 /* The ACPI tables go where firmware would leave them; the FACS among them is the guest's to write. */
 static const char *write_acpi(struct vm *vm)
 {
-	uint8_t buf[ACPI_TABLES_MAX(1)];
+	uint8_t buf[ACPI_TABLES_MAX(VCPU_MAX)];
 	int len = acpi_tables_build(buf, sizeof(buf), BOOT_ACPI, vm->config->cpus, &vm->target.rsdp);
 
 	return len < 0 ? "the ACPI tables cannot be built; give --cpus less" : boot_copy(&vm->target, BOOT_ACPI, buf, (size_t)len);
@@ -238,7 +257,7 @@ const char *machine_boot(struct vm *vm)
 	munmap(image, vm->kernel.size);
 	if (err)
 		return err;
-	boot_enter(&vm->target, &entry, vm->v);
+	boot_enter(&vm->target, &entry, vm->vcpu[0]);
 	log_info("%s: %s protocol, entry %#llx", vm->config->kernel, entry.protocol, (unsigned long long)entry.rip);
 	return NULL;
 }
@@ -248,8 +267,10 @@ void machine_reset(struct vm *vm)
 	pthread_mutex_lock(&vm->io.lock);
 	board_reset(&vm->board);
 	pthread_mutex_unlock(&vm->io.lock);
-	vm->engine->reset(vm->v);
-	vcpu_reset(vm->v);
-	mmu_flush_all(&vm->v->mmu);
+	for (unsigned i = 0; i < vm->ncpus; i++) {
+		vm->engine->reset(vm->vcpu[i]);
+		vcpu_reset(vm->vcpu[i]);
+	}
+	reset_cpus(vm);
 	mem_reset(vm->mem);
 }

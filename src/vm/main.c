@@ -5,7 +5,7 @@
  *
  * Order, which the isolation argument rests on (docs/design/isolation.md): receive the configuration and descriptors; build the
  * machine (the only time mappings become executable); leave the file system, drop rights; load the kernel; start the
- * vCPU's thread, which waits; install the system call filter for all threads; let the vCPU go.
+ * vCPUs' threads, which wait; install the system call filter for all threads; let the vCPUs go.
  */
 #include <errno.h>
 #include <poll.h>
@@ -99,32 +99,34 @@ static int probe(void)
 	return 0;
 }
 
-/* The vCPU's thread begins by waiting for the filter to be in place; the filter waits for the thread to have begun, since libc
+/* The vCPUs' threads begin by waiting for the filter to be in place; the filter waits for the threads to have begun, since libc
  * makes calls of its own before the first line of ours. */
 struct start {
 	struct vm *vm;
 	pthread_mutex_t lock;
 	pthread_cond_t changed;
-	bool begun, go;
+	unsigned begun;
+	bool go;
 };
 
 static void *vcpu_thread(void *arg)
 {
 	struct start *s = arg;
+	struct vm_cpu *c;
 
 	pthread_mutex_lock(&s->lock);
-	s->begun = true;
-	pthread_cond_signal(&s->changed);
+	c = &s->vm->cpu[s->begun++];
+	pthread_cond_broadcast(&s->changed);
 	while (!s->go)
 		pthread_cond_wait(&s->changed, &s->lock);
 	pthread_mutex_unlock(&s->lock);
-	return vm_vcpu_main(s->vm);
+	return vm_vcpu_main(c);
 }
 
-static int start_thread(struct vm *vm, struct start *s)
+static int start_threads(struct vm *vm, struct start *s)
 {
 	sigset_t all, old;
-	int ret;
+	int ret = 0;
 
 	/* Signals for the process are the main thread's; faults of translated code are synchronous and come regardless. */
 	sigfillset(&all);
@@ -134,12 +136,15 @@ static int start_thread(struct vm *vm, struct start *s)
 	sigdelset(&all, SIGILL);
 	sigdelset(&all, SIGTRAP);
 	pthread_sigmask(SIG_SETMASK, &all, &old);
-	ret = pthread_create(&vm->vcpu_thread, NULL, vcpu_thread, s);
+	/* One after the other: each takes the next vm_cpu. */
+	for (unsigned i = 0; i < vm->ncpus && ret == 0; i++) {
+		ret = pthread_create(&vm->cpu[i].thread, NULL, vcpu_thread, s);
+		pthread_mutex_lock(&s->lock);
+		while (ret == 0 && s->begun == i)
+			pthread_cond_wait(&s->changed, &s->lock);
+		pthread_mutex_unlock(&s->lock);
+	}
 	pthread_sigmask(SIG_SETMASK, &old, NULL);
-	pthread_mutex_lock(&s->lock);
-	while (ret == 0 && !s->begun)
-		pthread_cond_wait(&s->changed, &s->lock);
-	pthread_mutex_unlock(&s->lock);
 	return ret;
 }
 
@@ -148,7 +153,7 @@ static int run(struct vm *vm)
 	struct start s = {.vm = vm, .lock = PTHREAD_MUTEX_INITIALIZER, .changed = PTHREAD_COND_INITIALIZER};
 	int ret;
 
-	if (start_thread(vm, &s) != 0) {
+	if (start_threads(vm, &s) != 0) {
 		log_error("cannot start a thread; raise the limit on processes");
 		return STATUS_START;
 	}
@@ -163,7 +168,7 @@ static int run(struct vm *vm)
 		vm->sandbox |= SANDBOX_SECCOMP;
 	pthread_mutex_lock(&s.lock);
 	s.go = true;
-	pthread_cond_signal(&s.changed);
+	pthread_cond_broadcast(&s.changed);
 	pthread_mutex_unlock(&s.lock);
 	ret = vm_loop(vm);
 	console_close(&vm->console);

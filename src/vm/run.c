@@ -1,61 +1,116 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The vCPU's thread: runs the engine and routes its exits.
+ * A vCPU's thread: runs the engine and routes its exits, and starts up as the messages of other processors tell it.
  *
- * Invariant: while `halted` is set (under io.lock) this thread serves the device timers itself, so waking an idle guest
- * takes no other thread; while it is clear, timer_fd wakes the main thread for them.
+ * Invariant: while `halted` is set (under io.lock) this thread serves its timers itself (timers.c), so waking an idle guest takes
+ * no other thread. A CPU that waits for a start-up message waits in the same way and takes notice of nothing else but the end.
  */
 #include "base/log.h"
 #include "vm/vm.h"
 
-static void set_halted(struct vm *vm, bool halted)
+static void set_halted(struct vm_cpu *c, bool halted)
 {
-	pthread_mutex_lock(&vm->io.lock);
-	vm->halted = halted;
-	if (halted)
-		vm_timers_disarm(vm);
-	else
-		vm_timers_arm(vm);
-	pthread_mutex_unlock(&vm->io.lock);
+	pthread_mutex_lock(&c->vm->io.lock);
+	vm_timers_halt(c, halted);
+	pthread_mutex_unlock(&c->vm->io.lock);
+}
+
+/* The deadline to wait for, after everything due has been run. */
+static uint64_t run_timers(struct vm_cpu *c)
+{
+	uint64_t next;
+
+	(void)io_timers_run(&c->vm->io);
+	pthread_mutex_lock(&c->vm->io.lock);
+	next = vm_timers_next(c);
+	pthread_mutex_unlock(&c->vm->io.lock);
+	return next;
 }
 
 /* HLT: waits until an event is posted, running what falls due. Spurious wake-ups are harmless: the engine returns at once. */
-static void wait_for_event(struct vm *vm)
+static void wait_for_event(struct vm_cpu *c)
 {
+	struct vm *vm = c->vm;
+	struct vcpu *v = vm->vcpu[c->index];
 	uint64_t begin = vm_clock_now(&vm->clock), deadline, now;
 
-	vm->v->stats.hlt++;
-	set_halted(vm, true);
-	while (!__atomic_load_n(&vm->v->event, __ATOMIC_ACQUIRE)) {
-		deadline = io_timers_run(&vm->io);
-		if (__atomic_load_n(&vm->v->event, __ATOMIC_ACQUIRE))
+	set_halted(c, true);
+	while (!__atomic_load_n(&v->event, __ATOMIC_ACQUIRE)) {
+		deadline = run_timers(c);
+		if (__atomic_load_n(&v->event, __ATOMIC_ACQUIRE))
 			break;
 		now = vm_clock_now(&vm->clock);
 		if (deadline == UINT64_MAX)
-			vcpu_wait(vm->v, UINT64_MAX);
+			vcpu_wait(v, UINT64_MAX);
 		else if (deadline > now)
-			vcpu_wait(vm->v, deadline - now);
+			vcpu_wait(v, deadline - now);
 	}
-	set_halted(vm, false);
-	vm->halted_ns += vm_clock_now(&vm->clock) - begin;
+	set_halted(c, false);
+	c->halted_ns += vm_clock_now(&vm->clock) - begin;
+}
+
+/* Takes the next step of starting up; true when the CPU runs (again). */
+static bool start_up(struct vm_cpu *c)
+{
+	struct vm *vm = c->vm;
+	struct vcpu *v = vm->vcpu[c->index];
+	enum vm_startup was;
+
+	pthread_mutex_lock(&vm->io.lock);
+	was = c->startup;
+	/* Cleared with the lock held, so that a message that comes later posts it again. Interrupts and NMIs are not remembered. */
+	__atomic_and_fetch(&v->event, was == VM_CPU_RUNS ? ~(uint32_t)VCPU_EV_INIT : (uint32_t)VCPU_EV_STOP, __ATOMIC_ACQ_REL);
+	if (was == VM_CPU_INIT)
+		c->startup = VM_CPU_WAITS;
+	else if (was == VM_CPU_STARTS)
+		c->startup = VM_CPU_RUNS;
+	pthread_mutex_unlock(&vm->io.lock);
+	if (was == VM_CPU_INIT || was == VM_CPU_STARTS)
+		vcpu_init(v);
+	if (was == VM_CPU_STARTS)
+		vcpu_start(v, c->start_vector);
+	return was == VM_CPU_RUNS || was == VM_CPU_STARTS;
+}
+
+static bool stop_requested(struct vcpu *v)
+{
+	/* Clear first, look afterwards: a request made in between posts the bit again. */
+	return __atomic_fetch_and(&v->event, ~(uint32_t)VCPU_EV_STOP, __ATOMIC_ACQ_REL) & VCPU_EV_STOP;
+}
+
+/* Until the CPU has been started. False: the machine has ended. */
+static bool wait_for_start(struct vm_cpu *c)
+{
+	struct vcpu *v = c->vm->vcpu[c->index];
+
+	while (!start_up(c)) {
+		wait_for_event(c);
+		if (stop_requested(v) && !life_serve(c->vm))
+			return false;
+	}
+	return true;
 }
 
 /* Carries on after an exit. False: the machine has ended. */
-static bool route(struct vm *vm, enum exit_reason why)
+static bool route(struct vm_cpu *c, enum exit_reason why)
 {
+	struct vm *vm = c->vm;
+	struct vcpu *v = vm->vcpu[c->index];
+
 	switch (why) {
 	case EXIT_HLT:
-		wait_for_event(vm);
+		wait_for_event(c);
 		return true;
 	case EXIT_STOP:
-		/* Clear first, look afterwards: a request made in between posts the bit again. */
-		__atomic_and_fetch(&vm->v->event, ~(uint32_t)VCPU_EV_STOP, __ATOMIC_ACQ_REL);
-		return life_serve(vm);
+		(void)stop_requested(v);
+		/* A reset of the machine has this CPU wait for a start-up message. */
+		return life_serve(vm) && wait_for_start(c);
+	case EXIT_INIT:
+		return wait_for_start(c);
 	case EXIT_SHUTDOWN:
 		/* What hardware does: processors signal shutdown, boards answer with a reset. A loop of triple faults helps
 		 * nobody, so here it ends the run. */
-		log_error("triple fault: the guest could not deliver an exception at rip %#llx",
-			  (unsigned long long)vm->v->rip);
+		log_error("triple fault: the guest could not deliver an exception at rip %#llx", (unsigned long long)v->rip);
 		life_stop(vm, STATUS_TRIPLE, "triple fault");
 		return false;
 	case EXIT_DIVERGED:
@@ -70,14 +125,18 @@ static bool route(struct vm *vm, enum exit_reason why)
 
 void *vm_vcpu_main(void *arg)
 {
-	struct vm *vm = arg;
+	struct vm_cpu *c = arg;
+	struct vm *vm = c->vm;
 
-	pthread_mutex_lock(&vm->io.lock);
-	vm_timers_arm(vm);
-	pthread_mutex_unlock(&vm->io.lock);
-	while (route(vm, vm->engine->run(vm->v)))
-		;
-	vm->vcpu_ended = true;
+	if (c->index == 0) {
+		pthread_mutex_lock(&vm->io.lock);
+		vm_timers_arm(vm);
+		pthread_mutex_unlock(&vm->io.lock);
+	}
+	if (wait_for_start(c))
+		while (route(c, vm->engine->run(vm->vcpu[c->index])))
+			;
+	vm->vcpus_ended++;
 	vm_notify(vm);
 	return NULL;
 }

@@ -3,11 +3,11 @@
  * struct vm: one machine, everything it is made of, and the threads that run it.
  *
  * Threads (docs/design/vm.md):
- *   main   event loop (loop.c): console, channel to doppel, timers while the vCPU runs, watchdog of the end
- *   vcpu   engine_run() in a loop (run.c); while halted it serves the timers itself
+ *   main   event loop (loop.c): console, channel to doppel, timers while vCPUs run, watchdog of the end
+ *   vcpu   one for each vCPU: engine_run() in a loop (run.c); while halted it serves its own timers itself
  *
- * Locks, outermost first:  io.lock  ->  life.lock  ->  console.lock. The vCPU thread holds none of them while the guest runs.
- * `v` and everything behind it belongs to the vCPU thread once that thread exists.
+ * Locks, outermost first:  io.lock  ->  life.lock  ->  console.lock. A vCPU thread holds none of them while the guest runs.
+ * vcpu[i] and everything behind it belongs to its thread once that exists, but at a rendezvous (life.h).
  */
 #ifndef VM_VM_H
 #define VM_VM_H
@@ -32,6 +32,27 @@ struct vm_file {
 	uint64_t size;
 };
 
+/* How far a processor is in starting up (SDM vol. 3A 8.4.2). */
+enum vm_startup {
+	VM_CPU_RUNS,
+	VM_CPU_INIT,         /* INIT has come: to be reset, then waits */
+	VM_CPU_WAITS,        /* for a start-up message; everything else is held off */
+	VM_CPU_STARTS,       /* the start-up message has come */
+};
+
+/* A vCPU as the machine sees it. */
+struct vm_cpu {
+	struct vm *vm;
+	unsigned index;
+	pthread_t thread;
+	/* Under io.lock: */
+	bool halted;                      /* waits in HLT or for a start-up message, and serves its own timers */
+	uint64_t wait_until;              /* while halted: machine time at which it wakes by itself */
+	enum vm_startup startup;
+	uint8_t start_vector;
+	_Atomic uint64_t halted_ns;       /* time spent halted */
+};
+
 struct vm {
 	struct proto_config *config;
 	struct vm_file kernel;
@@ -46,46 +67,52 @@ struct vm {
 	struct io io;
 	struct board board;
 	void *serial;                     /* the console's port */
-	struct vcpu *v;
+	unsigned ncpus;
+	struct vcpu *vcpu[VCPU_MAX];
+	struct vm_cpu cpu[VCPU_MAX];      /* cpu[i] is the machine's side of vcpu[i] */
 	const struct engine_ops *engine;
 	struct boot_target target;
 
 	struct vm_clock clock;
 	struct console console;
 	struct life life;
-	pthread_t vcpu_thread;
 	struct evloop loop;               /* main thread; sources are added while the machine is built */
 	struct ev_source ev_notify, ev_timer, ev_channel;
 	int notify_fd;                    /* eventfd: something for the main thread to look at */
-	int timer_fd;                     /* earliest device deadline while the vCPU is not halted */
-	bool halted;                      /* under io.lock: the vCPU thread waits and serves timers itself */
+	int timer_fd;                     /* earliest deadline of the timers that no halted vCPU serves */
+	unsigned idle_cpu;                /* under io.lock: CPU index + 1 of the halted vCPU that serves timers without owner; 0 = none */
 	uint64_t armed;                   /* under io.lock: what timer_fd is set to */
-	_Atomic bool vcpu_ended;
+	_Atomic unsigned vcpus_ended;
 	_Atomic bool terminated;          /* SIGTERM came */
-	_Atomic uint64_t halted_ns;       /* time spent halted, for statistics */
 };
 
 /* machine.c: builds the machine the configuration asks for (before the sandbox closes) and takes it apart. */
 const char *machine_create(struct vm *vm, struct proto_config *config, const int *fds);
 void machine_destroy(struct vm *vm);
-/* Loads the kernel and puts the vCPU at its entry; the machine must be in reset state. NULL or "cause; remedy". */
+/* Loads the kernel and puts vCPU 0 at its entry, the others wait for a start-up message; the machine must be in reset state. NULL or "cause; remedy". */
 const char *machine_boot(struct vm *vm);
-/* Everything back to power-on state (devices, memory, vCPU, engine). vCPU thread, or before it exists. */
+/* Everything back to power-on state (devices, memory, vCPUs, engines). At a rendezvous, or before the vCPU threads exist. */
 void machine_reset(struct vm *vm);
 
 /* glue.c: the vCPU's view of the machine, and the devices' view of the vCPU. */
 extern const struct vcpu_ops vm_vcpu_ops;
 extern const struct lapic_cpu_ops vm_lapic_cpu_ops;
 void vm_io_glue(struct vm *vm);
-/* Sets timer_fd to the earliest deadline of any device. io.lock held. */
+
+/* timers.c: who serves which timer. io.lock held in all of them. */
+void vm_wake_timers(void *vm, const struct io_timer *t);   /* io.wake_timers */
+/* Sets timer_fd to the earliest deadline of the timers that the main thread serves. */
 void vm_timers_arm(struct vm *vm);
 void vm_timers_disarm(struct vm *vm);
-uint64_t vm_next_deadline(struct vm *vm);
+/* A vCPU begins or ends to wait; while it does, vm_timers_next() is the earliest deadline it is responsible for. */
+void vm_timers_halt(struct vm_cpu *c, bool halted);
+uint64_t vm_timers_next(struct vm_cpu *c);
+
 /* Makes the main thread look around. Any thread. */
 void vm_notify(struct vm *vm);
 
-/* run.c: body of the vCPU thread. */
-void *vm_vcpu_main(void *vm);
+/* run.c: body of a vCPU's thread. */
+void *vm_vcpu_main(void *vm_cpu);
 /* loop.c: prepares the loop and its first sources (0 or -errno); then the body of the main thread, which
  * returns when the machine has ended, with the exit status. */
 int vm_loop_init(struct vm *vm);

@@ -135,16 +135,17 @@ static void set_user(struct vcpu *v, enum insn_mode mode)
 int guest_create(struct guest **out, const char *engine)
 {
 	struct guest *g = calloc(1, sizeof(*g));
+	const struct vcpu_config config = {.count = 1, .tsc_khz = 2000000, .ops = &ops, .vm = g};
 	char why[128];
 
 	if (!g)
 		return -1;
-	g->engine = engine_find(engine, why, sizeof(why));
+	g->engine = engine_find(engine, 1, why, sizeof(why));
 	if (!g->engine) {
 		fprintf(stderr, "engine %s: %s\n", engine, why);
 		return -1;
 	}
-	if (mem_create(&g->mem, 4 << 20, 1024) || mem_add_ram(g->mem, 0, 4 << 20) || vcpu_create(&g->v, g->mem, 0, &ops, g) ||
+	if (mem_create(&g->mem, 4 << 20, 1024) || mem_add_ram(g->mem, 0, 4 << 20) || vcpu_create(&g->v, g->mem, &config) ||
 	    g->engine->create(g->v))
 		return -1;
 	build_paging(g);

@@ -241,6 +241,14 @@ static void lapic_msi(void *opaque, uint64_t addr, uint32_t data)
 	lapic_route(l, dest, logical, dlm, data, (data & 0x8000) && (dlm == DLM_FIXED || dlm == DLM_LOWEST));
 }
 
+static void lapic_ipi(void *opaque, unsigned from, uint32_t icr, uint32_t dest)
+{
+	struct lapic *l = opaque;
+
+	if (from < l->cfg.ncpus)
+		lapic_send_ipi(&l->cpu[from], icr, dest);
+}
+
 /* --- local sources ---------------------------------------------------------------------------------------------- */
 
 void lapic_lvt_fire(struct lapic_cpu *c, enum lapic_lvt which)
@@ -360,6 +368,7 @@ static const struct io_lapic_ops lapic_ops = {
 	.cr8_read = lapic_cr8_read,
 	.cr8_write = lapic_cr8_write,
 	.msi = lapic_msi,
+	.ipi = lapic_ipi,
 };
 
 /* --- life ------------------------------------------------------------------------------------------------------- */

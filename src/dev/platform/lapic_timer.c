@@ -120,7 +120,7 @@ static void timer_expire(void *opaque, uint64_t now)
 
 void lapic_timer_setup(struct lapic_cpu *c)
 {
-	c->timer = (struct io_timer){.deadline = UINT64_MAX, .expire = timer_expire, .opaque = c};
+	c->timer = (struct io_timer){.deadline = UINT64_MAX, .expire = timer_expire, .opaque = c, .owner = c->index + 1};
 	io_timer_register(c->l->io, &c->timer);
 }
 

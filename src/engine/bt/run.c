@@ -457,6 +457,7 @@ const struct engine_ops engine_bt = {
 	.name = "bt",
 	.what = "binary translation: direct execution of translated blocks, flat shadow page tables",
 	.slowdown = "1-5 x",
+	.max_cpus = 1,
 	.probe = bt_probe,
 	.create = bt_create,
 	.destroy = bt_destroy,

@@ -253,6 +253,7 @@ const struct engine_ops engine_interp = {
 	.name = "interp",
 	.what = "interprets one instruction at a time; the reference",
 	.slowdown = "50-150 x",
+	.max_cpus = VCPU_MAX,
 	.probe = interp_probe,
 	.create = interp_create,
 	.destroy = interp_destroy,

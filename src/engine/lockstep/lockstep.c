@@ -331,6 +331,7 @@ const struct engine_ops engine_lockstep = {
 	.name = "lockstep",
 	.what = "the translator checked against the interpreter, block by block (for finding defects)",
 	.slowdown = "500-2000 x",
+	.max_cpus = 1,   /* what one vCPU is taken back must not have been seen by another */
 	.probe = bt_probe,
 	.create = lockstep_create,
 	.destroy = lockstep_destroy,

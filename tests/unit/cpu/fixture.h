@@ -109,10 +109,11 @@ static inline int bed_setup(void **state)
 		.now_ns = bed_now, .wall_ns = bed_wall,
 	};
 	struct bed *b = calloc(1, sizeof(*b));
+	const struct vcpu_config config = { .count = 1, .tsc_khz = 2000000, .ops = &ops, .vm = b };
 
 	assert_int_equal(mem_create(&b->fx.m, FX_RAM, 2 * FX_RAM >> PAGE_SHIFT), 0);
 	assert_int_equal(mem_add_ram(b->fx.m, 0, FX_RAM), 0);
-	assert_int_equal(vcpu_create(&b->v, b->fx.m, 0, &ops, b), 0);
+	assert_int_equal(vcpu_create(&b->v, b->fx.m, &config), 0);
 	b->fx.next_table = 1 << 20;
 	*state = b;
 	return 0;

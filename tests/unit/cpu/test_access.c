@@ -80,7 +80,7 @@ static int setup(void **state)
 	b->v = v;
 	assert_int_equal(mem_create(&b->fx.m, FX_RAM, 2 * FX_RAM >> PAGE_SHIFT), 0);
 	assert_int_equal(mem_add_ram(b->fx.m, 0, FX_RAM), 0);
-	assert_int_equal(mmu_create(&v->mmu, b->fx.m), 0);
+	assert_int_equal(mmu_create(&v->mmu, b->fx.m, MMU_CONTEXTS), 0);
 	b->fx.next_table = 1 << 20;
 	v->mem = b->fx.m;
 	v->ops = &ops;

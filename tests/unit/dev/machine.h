@@ -31,7 +31,7 @@ struct machine {
 };
 
 static inline void m_kick(void *vm, unsigned cpu) { ((struct machine *)vm)->kicks[cpu & 7]++; }
-static inline void m_wake(void *vm) { (void)vm; }
+static inline void m_wake(void *vm, const struct io_timer *t) { (void)vm; (void)t; }
 static inline uint64_t m_now(void *vm) { return ((struct machine *)vm)->now; }
 static inline uint64_t m_wall(void *vm) { return WALL_START * NS_PER_SEC + ((struct machine *)vm)->now; }
 static inline void m_nmi(void *vm, unsigned cpu) { (void)cpu; ((struct machine *)vm)->nmis++; }

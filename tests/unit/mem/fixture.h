@@ -90,7 +90,7 @@ static inline int fx_setup(void **state)
 
 	assert_int_equal(mem_create(&f->m, FX_RAM, 2 * FX_RAM >> PAGE_SHIFT), 0);
 	assert_int_equal(mem_add_ram(f->m, 0, FX_RAM), 0);
-	assert_int_equal(mmu_create(&f->mmu, f->m), 0);
+	assert_int_equal(mmu_create(&f->mmu, f->m, MMU_CONTEXTS), 0);
 	f->next_table = 1 << 20;
 	*state = f;
 	return 0;

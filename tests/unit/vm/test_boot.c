@@ -305,12 +305,13 @@ static void test_enter(void **state)
 {
 	struct boot_entry e = {.long_mode = true, .rip = 0x200200, .rsi = BOOT_PARAMS};
 	static const struct vcpu_ops ops;
+	const struct vcpu_config config = {.count = 1, .tsc_khz = 2000000, .ops = &ops};
 	struct fx *f = fx_create();
 	struct mmu_walk w;
 	struct vcpu *v;
 
 	(void)state;
-	assert_int_equal(vcpu_create(&v, f->t.mem, 0, &ops, NULL), 0);
+	assert_int_equal(vcpu_create(&v, f->t.mem, &config), 0);
 	boot_enter(&f->t, &e, v);
 	assert_int_equal(v->mode, 0); /* INSN_MODE_64 */
 	assert_int_equal(v->gpr[RSI], BOOT_PARAMS);
