@@ -15,16 +15,16 @@ CC := gcc
 WARN := -Wall -Wextra -Wshadow -Wmissing-prototypes -Wstrict-prototypes -Wimplicit-fallthrough -Wvla -Werror
 CFLAGS := -std=gnu11 -O2 -g -march=x86-64-v2 -fno-strict-aliasing -D_GNU_SOURCE -Isrc $(WARN) $(SANFLAGS) $(TORTUREFLAGS)
 LDFLAGS := $(SANFLAGS) -pthread
-LIBS := -lZydis -lseccomp
+LIBS := -lZydis -lseccomp -luring -lz -lzstd
 
 # Code that runs while the guest's vector state is live in the host registers: see docs/design/cpu.md.
 NOFPU_DIRS := src/cpu src/mem src/engine src/engine/interp src/engine/bt src/engine/lockstep
 NOFPU := -mgeneral-regs-only -minline-all-stringops -fno-stack-protector -fno-tree-vectorize
 
-LIB_DIRS := base x86 proto host host/net mem io cpu engine engine/interp engine/bt engine/lockstep dev dev/platform dev/virtio vm vm/boot
+LIB_DIRS := base x86 proto host host/block host/net mem io cpu engine engine/interp engine/bt engine/lockstep dev dev/platform dev/virtio vm vm/boot
 LIB_SRC := $(filter-out src/vm/main.c,$(foreach d,$(LIB_DIRS),$(wildcard src/$(d)/*.c src/$(d)/*.S)))
 LIB_OBJ := $(patsubst src/%,$(BUILD)/obj/%.o,$(LIB_SRC))
-CLI_OBJ := $(patsubst src/%,$(BUILD)/obj/%.o,$(wildcard src/cli/*.c) $(wildcard src/base/*.c src/proto/*.c src/host/*.c src/host/net/*.c))
+CLI_OBJ := $(patsubst src/%,$(BUILD)/obj/%.o,$(wildcard src/cli/*.c) $(wildcard src/base/*.c src/proto/*.c src/host/*.c src/host/block/*.c src/host/net/*.c))
 VM_OBJ := $(patsubst src/%,$(BUILD)/obj/%.o,$(wildcard src/vm/main.c))
 ALL_OBJ := $(sort $(LIB_OBJ) $(CLI_OBJ) $(VM_OBJ))
 

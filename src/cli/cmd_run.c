@@ -20,6 +20,8 @@ const char cmd_run_usage[] =
 	"  --initrd F           initial RAM disk (multiboot: the first module)\n"
 	"  --append STR         kernel command line\n"
 	"  --module F[,ARGS]    another boot module (multiboot, PVH); repeatable\n"
+	"  --disk F[,OPTS]      a disk image, raw or qcow2, or a block device; repeatable. OPTS:\n"
+	"                       format=raw|qcow2, readonly=on, serial=S; a comma in F is written twice\n"
 	"  --memory SIZE        guest memory: K, M or G; plain numbers are MiB (default 512M)\n"
 	"  --cpus N             processors, 1 to 16 (default 1)\n"
 	"  --engine NAME        auto, bt, interp or lockstep (default auto); see `doppel check`\n"

@@ -70,6 +70,11 @@ static int set_module(struct options *o, const char *arg)
 	return 0;
 }
 
+static int set_disk(struct options *o, const char *arg)
+{
+	return run_disk_add(o->req, arg);
+}
+
 static int set_memory(struct options *o, const char *arg)
 {
 	static const char units[] = "kmg";
@@ -154,7 +159,7 @@ static const struct {
 	int (*set)(struct options *o, const char *arg);
 } table[] = {
 	{"kernel", true, set_kernel}, {"initrd", true, set_initrd}, {"append", true, set_append},
-	{"module", true, set_module}, {"memory", true, set_memory}, {"cpus", true, set_cpus},
+	{"module", true, set_module}, {"disk", true, set_disk}, {"memory", true, set_memory}, {"cpus", true, set_cpus},
 	{"engine", true, set_engine}, {"serial", true, set_serial}, {"stats", true, set_stats},
 	{"name", true, set_name}, {"debug-exit", false, set_debug_exit}, {"no-reboot", false, set_no_reboot},
 };
@@ -183,7 +188,7 @@ static int parse_all(struct options *o, int argc, char **argv)
 	return ret;
 }
 
-static void add_fd(struct run_request *req, int fd, enum proto_fd_role role)
+void run_add_fd(struct run_request *req, int fd, enum proto_fd_role role)
 {
 	req->fds[req->config.nfds] = fd;
 	req->config.role[req->config.nfds++] = (uint8_t)role;
@@ -218,7 +223,7 @@ static int open_input(struct run_request *req, const char *path, const char *opt
 		close(fd);
 		return STATUS_START;
 	}
-	add_fd(req, fd, role);
+	run_add_fd(req, fd, role);
 	return 0;
 }
 
@@ -230,7 +235,7 @@ static int open_output(struct run_request *req, const char *path, const char *op
 		log_error("cannot write %s: %s; %s give %s another", path, strerror(errno), remedy(errno), option);
 		return STATUS_START;
 	}
-	add_fd(req, fd, role);
+	run_add_fd(req, fd, role);
 	return 0;
 }
 
@@ -286,6 +291,8 @@ static int open_all(struct options *o)
 	}
 	for (unsigned i = 0; ret == 0 && i < req->config.nmodules; i++)
 		ret = open_module(req, o->module[i], i);
+	if (ret == 0)
+		ret = run_disk_open(req);
 	if (ret == 0 && o->serial_file)
 		ret = open_output(req, o->serial_file, "--serial", PROTO_FD_SERIAL);
 	if (ret == 0 && o->stats)

@@ -61,16 +61,36 @@ static bool terminated(const char *s, size_t size)
 /* The role table and nmodules must describe the same machine: one kernel, at most one of the others. */
 static bool roles_ok(const struct proto_config *cfg)
 {
-	unsigned count[PROTO_FD_STATS + 1] = {0};
+	unsigned count[PROTO_FD_LAST + 1] = {0};
 
 	for (unsigned i = 0; i < cfg->nfds; i++) {
-		if (cfg->role[i] < PROTO_FD_KERNEL || cfg->role[i] > PROTO_FD_STATS)
+		if (cfg->role[i] < PROTO_FD_KERNEL || cfg->role[i] > PROTO_FD_LAST)
 			return false;
 		count[cfg->role[i]]++;
 	}
 	return count[PROTO_FD_KERNEL] == 1 && count[PROTO_FD_INITRD] <= 1 && count[PROTO_FD_STATS] <= 1 &&
-	       count[PROTO_FD_MODULE] == cfg->nmodules &&
+	       count[PROTO_FD_MODULE] == cfg->nmodules && count[PROTO_FD_DISK] == cfg->ndisk_files &&
 	       count[PROTO_FD_SERIAL] == (cfg->serial == PROTO_SERIAL_FILE ? 1u : 0u);
+}
+
+/* Every file belongs to one disk, every disk has files. */
+static bool disks_ok(const struct proto_config *cfg)
+{
+	uint32_t files = 0;
+
+	if (cfg->ndisks > PROTO_MAX_DISKS || cfg->ndisk_files > PROTO_MAX_DISK_FILES)
+		return false;
+	for (unsigned i = 0; i < cfg->ndisks; i++) {
+		const struct proto_disk *d = &cfg->disk[i];
+
+		if (d->nfiles == 0 || d->nfiles > PROTO_MAX_DISK_FILES || !terminated(d->serial, sizeof(d->serial)))
+			return false;
+		files += d->nfiles;
+	}
+	for (unsigned i = 0; i < cfg->ndisk_files; i++)
+		if (cfg->disk_file[i].probed > 1 || !terminated(cfg->disk_file[i].path, sizeof(cfg->disk_file[i].path)))
+			return false;
+	return files == cfg->ndisk_files;
 }
 
 int proto_config_check(const struct proto_config *cfg, size_t size, unsigned nfds)
@@ -78,7 +98,7 @@ int proto_config_check(const struct proto_config *cfg, size_t size, unsigned nfd
 	if (size != sizeof(*cfg) || !header_ok(&cfg->h, size) || cfg->h.type != PROTO_CONFIG)
 		return -EPROTO;
 	if (cfg->nfds != nfds || nfds > PROTO_MAX_FDS || cfg->nmodules > PROTO_MAX_MODULES ||
-	    cfg->serial > PROTO_SERIAL_FILE || !roles_ok(cfg))
+	    cfg->serial > PROTO_SERIAL_FILE || !roles_ok(cfg) || !disks_ok(cfg))
 		return -EPROTO;
 	if (cfg->memory == 0 || cfg->memory % (2u << 20) || cfg->cpus == 0 || cfg->cpus > PROTO_MAX_CPUS)
 		return -EPROTO;

@@ -20,7 +20,9 @@
 #define PROTO_VERSION 1
 #define PROTO_MAX_MODULES 16
 #define PROTO_MAX_CPUS 16
-#define PROTO_MAX_FDS (PROTO_MAX_MODULES + 4)
+#define PROTO_MAX_DISKS 16
+#define PROTO_MAX_DISK_FILES 64   /* of all disks together */
+#define PROTO_MAX_FDS (PROTO_MAX_MODULES + PROTO_MAX_DISK_FILES + 4)
 
 enum proto_type { PROTO_CONFIG = 1, PROTO_PAUSE, PROTO_RESUME, PROTO_STOP };
 
@@ -41,8 +43,26 @@ enum proto_flag {
 
 enum proto_serial { PROTO_SERIAL_STDIO, PROTO_SERIAL_NONE, PROTO_SERIAL_FILE };
 
-/* What each descriptor passed along is, in order. Modules appear in the order of `module`. */
-enum proto_fd_role { PROTO_FD_KERNEL = 1, PROTO_FD_INITRD, PROTO_FD_MODULE, PROTO_FD_SERIAL, PROTO_FD_STATS };
+/* What each descriptor passed along is, in order. Modules appear in the order of `module`, disk files in that of `disk_file`. */
+enum proto_fd_role {
+	PROTO_FD_KERNEL = 1, PROTO_FD_INITRD, PROTO_FD_MODULE, PROTO_FD_SERIAL, PROTO_FD_STATS, PROTO_FD_DISK,
+	PROTO_FD_LAST = PROTO_FD_DISK,
+};
+
+enum proto_disk_flag { PROTO_DISK_RDONLY = 1 };
+
+/* A disk is a chain of image files, top first: the next `nfiles` of disk_file. */
+struct proto_disk {
+	uint32_t flags;                       /* enum proto_disk_flag */
+	uint32_t nfiles;                      /* at least 1 */
+	char serial[24];                      /* what the guest sees, at most 20 characters; may be empty */
+};
+
+struct proto_disk_file {
+	uint32_t format;                      /* enum block_format, not AUTO */
+	uint32_t probed;                      /* 0 or 1: the format was found by looking at the content */
+	char path[256];                       /* for messages only */
+};
 
 struct proto_config {
 	struct proto_header h;
@@ -53,6 +73,8 @@ struct proto_config {
 	uint32_t namespaces;                  /* CLONE_NEW* the process was started in */
 	uint32_t nfds;
 	uint32_t nmodules;
+	uint32_t ndisks;
+	uint32_t ndisk_files;
 	uint8_t role[PROTO_MAX_FDS];          /* enum proto_fd_role */
 	char engine[16];
 	char name[64];
@@ -60,6 +82,8 @@ struct proto_config {
 	char initrd[256];
 	char append[4096];
 	char module[PROTO_MAX_MODULES][512];  /* "file args": the module's command line */
+	struct proto_disk disk[PROTO_MAX_DISKS];
+	struct proto_disk_file disk_file[PROTO_MAX_DISK_FILES];
 	struct termios termios;
 };
 

@@ -180,7 +180,9 @@ const char *machine_create(struct vm *vm, struct proto_config *config, const int
 	if (err)
 		return err;
 	vm_io_glue(vm);
-	err = make_vcpus(vm);
+	err = vm_disks_open(vm, fds);
+	if (!err)
+		err = make_vcpus(vm);
 	return err ? err : make_board(vm);
 }
 

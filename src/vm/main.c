@@ -172,6 +172,7 @@ static int run(struct vm *vm)
 	pthread_mutex_unlock(&s.lock);
 	ret = vm_loop(vm);
 	console_close(&vm->console);
+	vm_disks_close(vm);
 	vm_stats_write(vm);
 	return ret;
 }

@@ -19,6 +19,7 @@
 #include "cpu/vcpu.h"
 #include "dev/board.h"
 #include "engine/engine.h"
+#include "host/block/block.h"
 #include "host/evloop.h"
 #include "io/io.h"
 #include "proto/proto.h"
@@ -73,11 +74,15 @@ struct vm {
 	const struct engine_ops *engine;
 	struct boot_target target;
 
+	struct block_aio *aio;            /* NULL without disks */
+	struct block *disk[PROTO_MAX_DISKS];
+	unsigned ndisks;
+
 	struct vm_clock clock;
 	struct console console;
 	struct life life;
 	struct evloop loop;               /* main thread; sources are added while the machine is built */
-	struct ev_source ev_notify, ev_timer, ev_channel;
+	struct ev_source ev_notify, ev_timer, ev_channel, ev_block;
 	int notify_fd;                    /* eventfd: something for the main thread to look at */
 	int timer_fd;                     /* earliest deadline of the timers that no halted vCPU serves */
 	unsigned idle_cpu;                /* under io.lock: CPU index + 1 of the halted vCPU that serves timers without owner; 0 = none */
@@ -93,6 +98,11 @@ void machine_destroy(struct vm *vm);
 const char *machine_boot(struct vm *vm);
 /* Everything back to power-on state (devices, memory, vCPUs, engines). At a rendezvous, or before the vCPU threads exist. */
 void machine_reset(struct vm *vm);
+
+/* disks.c: opens config->disk[], whose descriptors are among fds. NULL or "file: cause; remedy". Before the sandbox closes. */
+const char *vm_disks_open(struct vm *vm, const int *fds);
+/* Waits for what is in flight and writes what is cached. Main thread, the vCPUs have ended. */
+void vm_disks_close(struct vm *vm);
 
 /* glue.c: the vCPU's view of the machine, and the devices' view of the vCPU. */
 extern const struct vcpu_ops vm_vcpu_ops;

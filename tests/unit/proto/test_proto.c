@@ -47,7 +47,7 @@ static void test_check(void **state)
 	BAD(c.memory++);
 	BAD(c.cpus = 0);
 	BAD(c.role[0] = 0);
-	BAD(c.role[0] = PROTO_FD_STATS + 1);
+	BAD(c.role[0] = PROTO_FD_LAST + 1);
 	BAD(c.role[0] = PROTO_FD_INITRD);                        /* no kernel */
 	BAD(c.nfds = 2; c.role[1] = PROTO_FD_KERNEL);            /* two */
 	BAD(c.nfds = 2; c.role[1] = PROTO_FD_MODULE);            /* not announced */
@@ -59,6 +59,44 @@ static void test_check(void **state)
 	BAD(memset(c.engine, 'x', sizeof(c.engine)));
 	BAD(memset(c.append, 'x', sizeof(c.append)));
 	BAD(memset(c.module[PROTO_MAX_MODULES - 1], 'x', sizeof(c.module[0])));
+}
+
+static void good_disks(struct proto_config *c)
+{
+	good(c);
+	c->nfds = 4;
+	for (unsigned i = 1; i < 4; i++)
+		c->role[i] = PROTO_FD_DISK;
+	c->ndisks = 2;
+	c->disk[0].nfiles = 2;
+	c->disk[1].nfiles = 1;
+	c->ndisk_files = 3;
+}
+
+static void test_disks(void **state)
+{
+	static struct proto_config c;
+
+	(void)state;
+	good_disks(&c);
+	assert_int_equal(proto_config_check(&c, sizeof(c), 4), 0);
+#define BAD_DISK(change)                                                                                               \
+	do {                                                                                                           \
+		good_disks(&c);                                                                                        \
+		change;                                                                                                \
+		assert_int_equal(proto_config_check(&c, sizeof(c), c.nfds), -EPROTO);                                  \
+	} while (0)
+	BAD_DISK(c.ndisks = 1);                                  /* a file that is no disk's */
+	BAD_DISK(c.ndisks = 3);                                  /* a disk without files */
+	BAD_DISK(c.ndisks = PROTO_MAX_DISKS + 1);
+	BAD_DISK(c.disk[0].nfiles = 3);
+	BAD_DISK(c.disk[0].nfiles = UINT32_MAX; c.disk[1].nfiles = 4);
+	BAD_DISK(c.ndisk_files = 2);
+	BAD_DISK(c.ndisk_files = PROTO_MAX_DISK_FILES + 1);
+	BAD_DISK(c.role[3] = PROTO_FD_STATS);
+	BAD_DISK(c.disk_file[1].probed = 2);
+	BAD_DISK(memset(c.disk[1].serial, 'x', sizeof(c.disk[1].serial)));
+	BAD_DISK(memset(c.disk_file[2].path, 'x', sizeof(c.disk_file[2].path)));
 }
 
 static void test_transfer(void **state)
@@ -130,7 +168,7 @@ static void test_status(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_check), cmocka_unit_test(test_transfer), cmocka_unit_test(test_command),
+		cmocka_unit_test(test_check), cmocka_unit_test(test_disks), cmocka_unit_test(test_transfer), cmocka_unit_test(test_command),
 		cmocka_unit_test(test_status),
 	};
 
