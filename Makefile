@@ -15,7 +15,7 @@ CC := gcc
 WARN := -Wall -Wextra -Wshadow -Wmissing-prototypes -Wstrict-prototypes -Wimplicit-fallthrough -Wvla -Werror
 CFLAGS := -std=gnu11 -O2 -g -march=x86-64-v2 -fno-strict-aliasing -D_GNU_SOURCE -Isrc $(WARN) $(SANFLAGS) $(TORTUREFLAGS)
 LDFLAGS := $(SANFLAGS) -pthread
-LIBS := -lZydis -lseccomp -luring -lz -lzstd
+LIBS := -lZydis -lseccomp -luring -lz -lzstd -lext2fs -lcom_err
 
 # Code that runs while the guest's vector state is live in the host registers: see docs/design/cpu.md.
 NOFPU_DIRS := src/cpu src/mem src/engine src/engine/interp src/engine/bt src/engine/lockstep
