@@ -225,17 +225,19 @@ static int split_pop(struct virtqueue *q, struct virtqueue_chain *c)
 	return 1;
 }
 
-/* Barriers 2 and, in mem_written(), the first half of 3. */
-static int split_push(struct virtqueue *q, const struct virtqueue_chain *c, uint32_t written)
+/* Barriers 2 and, in mem_written(), the first half of 3. One index for all elements: the driver sees all or none. */
+static int split_push(struct virtqueue *q, const struct virtqueue_used *u, unsigned n)
 {
-	gpa_t elem = q->device + USED_RING + 8ull * (q->used & (q->size - 1));
+	for (unsigned i = 0; i < n; i++) {
+		gpa_t elem = q->device + USED_RING + 8ull * ((q->used + i) & (q->size - 1));
 
-	if (ring_store32(q, elem, c->id) < 0 || ring_store32(q, elem + 4, written) < 0 ||
-	    ring_store16(q, q->device + USED_IDX, q->used + 1) < 0)
+		if (ring_store32(q, elem, u[i].id) < 0 || ring_store32(q, elem + 4, u[i].written) < 0)
+			return -EFAULT;
+	}
+	if (ring_store16(q, q->device + USED_IDX, (uint16_t)(q->used + n)) < 0)
 		return -EFAULT;
-	mem_written(q->mem, elem, 8);
-	mem_written(q->mem, q->device + USED_IDX, 2);
-	q->used++;
+	mem_written(q->mem, q->device, USED_RING + 8ull * q->size);
+	q->used += n;
 	return 0;
 }
 
@@ -345,17 +347,28 @@ static int packed_pop(struct virtqueue *q, struct virtqueue_chain *c)
 	return 1;
 }
 
-/* Barriers 2 and 3: id and length first, the flags that make the slot used last. */
-static int packed_push(struct virtqueue *q, const struct virtqueue_chain *c, uint32_t written)
+/* Barriers 2 and 3: id and length first, the flags that make the slot used last. The flags of the first slot come after everything else:
+ * the driver goes in order, so it sees all or none. */
+static int packed_push(struct virtqueue *q, const struct virtqueue_used *u, unsigned n)
 {
-	gpa_t slot = q->desc + (gpa_t)q->used * DESC_SIZE;
-	uint16_t flags = (q->used_wrap ? PACKED_AVAIL | PACKED_USED : 0) | (written ? VRING_DESC_F_WRITE : 0);
+	gpa_t first = q->desc + (gpa_t)q->used * DESC_SIZE;
+	uint16_t first_flags = 0;
 
-	if (ring_store32(q, slot + PACKED_LEN, written) < 0 || ring_store16(q, slot + PACKED_ID, c->id) < 0 ||
-	    ring_store16(q, slot + PACKED_FLAGS, flags) < 0)
+	for (unsigned i = 0; i < n; i++) {
+		gpa_t slot = q->desc + (gpa_t)q->used * DESC_SIZE;
+		uint16_t flags = (q->used_wrap ? PACKED_AVAIL | PACKED_USED : 0) | (u[i].written ? VRING_DESC_F_WRITE : 0);
+
+		if (ring_store32(q, slot + PACKED_LEN, u[i].written) < 0 || ring_store16(q, slot + PACKED_ID, u[i].id) < 0)
+			return -EFAULT;
+		if (i == 0)
+			first_flags = flags;
+		else if (ring_store16(q, slot + PACKED_FLAGS, flags) < 0)
+			return -EFAULT;
+		packed_advance(q, &q->used, &q->used_wrap, u[i].slots);
+	}
+	if (ring_store16(q, first + PACKED_FLAGS, first_flags) < 0)
 		return -EFAULT;
-	mem_written(q->mem, slot, DESC_SIZE);
-	packed_advance(q, &q->used, &q->used_wrap, c->slots);
+	mem_written(q->mem, q->desc, (uint64_t)q->size * DESC_SIZE);
 	return 0;
 }
 
@@ -447,21 +460,30 @@ void virtqueue_unpop(struct virtqueue *q, const struct virtqueue_chain *c)
 	q->avail -= c->slots;
 }
 
-void virtqueue_push(struct virtqueue *q, const struct virtqueue_chain *c, uint32_t written)
+void virtqueue_push_all(struct virtqueue *q, const struct virtqueue_used *u, unsigned n)
 {
 	int err;
 
-	if (!q->enabled || q->broken)
+	if (!q->enabled || q->broken || !n)
 		return;
-	err = q->packed ? packed_push(q, c, written) : split_push(q, c, written);
+	err = q->packed ? packed_push(q, u, n) : split_push(q, u, n);
 	if (err) {
 		(void)bad(q, err, "a used ring outside memory");
 		return;
 	}
-	if (q->unsignalled > q->size)
-		q->signal_always = true;
-	else
-		q->unsignalled += c->slots;
+	for (unsigned i = 0; i < n; i++) {
+		if (q->unsignalled > q->size)
+			q->signal_always = true;
+		else
+			q->unsignalled += u[i].slots;
+	}
+}
+
+void virtqueue_push(struct virtqueue *q, const struct virtqueue_chain *c, uint32_t written)
+{
+	const struct virtqueue_used u = {.id = c->id, .slots = c->slots, .written = written};
+
+	virtqueue_push_all(q, &u, 1);
 }
 
 bool virtqueue_should_signal(struct virtqueue *q)

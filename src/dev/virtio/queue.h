@@ -67,10 +67,17 @@ int virtqueue_enable(struct virtqueue *q);
 int virtqueue_pop(struct virtqueue *q, struct virtqueue_chain *c);
 /* True if a chain waits; looks at the ring without taking it. */
 bool virtqueue_pending(struct virtqueue *q);
-/* Takes back the last pop: the chain stays available. Nothing may have been popped or pushed in between. */
+/* Takes back the last pop: the chain stays available. Several are taken back in reverse order; nothing may have been pushed in between. */
 void virtqueue_unpop(struct virtqueue *q, const struct virtqueue_chain *c);
 /* Gives a chain back, in any order; looks at id and slots only. `written`: bytes stored to c->w from its beginning. */
 void virtqueue_push(struct virtqueue *q, const struct virtqueue_chain *c, uint32_t written);
+
+/* Gives several back at once: the driver sees all of them or none, which is what buffers of one frame need (5.1.6.4). */
+struct virtqueue_used {
+	uint16_t id, slots;       /* of the chain */
+	uint32_t written;
+};
+void virtqueue_push_all(struct virtqueue *q, const struct virtqueue_used *u, unsigned n);
 
 /* After a batch of pushes: does the driver want a signal? */
 bool virtqueue_should_signal(struct virtqueue *q);

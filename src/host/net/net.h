@@ -61,7 +61,8 @@ struct net_backend;
 struct net_backend_ops {
 	/*
 	 * Takes up to n frames in order and says how many. Fewer, or tx_pending: the carrier is full, call again (n may be 0) when
-	 * source[] reports POLLOUT. Frames that cannot be sent are taken and counted as dropped. `head` and `hdr` may be changed.
+	 * source[] reports POLLOUT. Frames that cannot be sent are taken, counted as dropped and get
+	 * len 0. `head` and `hdr` may be changed.
 	 */
 	unsigned (*send)(struct net_backend *b, unsigned queue, struct net_frame *f, unsigned n);
 	/* 1 and the next frame, 0 if there is none now, -EPIPE if the other side is gone. */
@@ -76,7 +77,7 @@ struct net_backend_ops {
 struct net_backend {
 	const struct net_backend_ops *ops;
 	const char *name;               /* for messages */
-	unsigned queues;                /* sources in use; 0: nothing is connected */
+	unsigned queues;                /* sources in use */
 	unsigned tx_offloads;           /* what send accepts */
 	unsigned rx_offloads;           /* what peek may be asked to deliver */
 	bool rx_trusted;                /* received checksums are known to be right */

@@ -39,6 +39,7 @@ static bool send_one(struct tap *t, unsigned queue, struct net_frame *f)
 	ssize_t n;
 
 	if (f->niov >= TAP_PIECES || (!t->vnet_hdr && net_offload_finish(f) < 0)) {
+		f->len = 0;
 		t->b.tx_dropped++;
 		return true;
 	}
@@ -52,8 +53,10 @@ static bool send_one(struct tap *t, unsigned queue, struct net_frame *f)
 	if (n < 0 && errno == EAGAIN)
 		return false;
 	/* EIO: the interface is down. EINVAL: fields that the kernel takes for wrong. Either way the frame is lost, as on a wire. */
-	if (n < 0)
+	if (n < 0) {
+		f->len = 0;
 		t->b.tx_dropped++;
+	}
 	return true;
 }
 
