@@ -24,13 +24,20 @@ NOFPU := -mgeneral-regs-only -minline-all-stringops -fno-stack-protector -fno-tr
 LIB_DIRS := base x86 proto host host/block host/net mem io cpu engine engine/interp engine/bt engine/lockstep dev dev/platform dev/virtio vm vm/boot
 LIB_SRC := $(filter-out src/vm/main.c,$(foreach d,$(LIB_DIRS),$(wildcard src/$(d)/*.c src/$(d)/*.S)))
 LIB_OBJ := $(patsubst src/%,$(BUILD)/obj/%.o,$(LIB_SRC))
-CLI_OBJ := $(patsubst src/%,$(BUILD)/obj/%.o,$(wildcard src/cli/*.c) $(wildcard src/base/*.c src/proto/*.c src/host/*.c src/host/block/*.c src/host/net/*.c))
+CLI_SRC := $(wildcard src/cli/*.c)
+CLI_LIB_OBJ := $(patsubst src/%,$(BUILD)/obj/%.o,$(filter-out src/cli/main.c,$(CLI_SRC)))
+CLI_OBJ := $(patsubst src/%,$(BUILD)/obj/%.o,$(CLI_SRC) $(wildcard src/base/*.c src/proto/*.c src/host/*.c src/host/block/*.c src/host/net/*.c))
 VM_OBJ := $(patsubst src/%,$(BUILD)/obj/%.o,$(wildcard src/vm/main.c))
 ALL_OBJ := $(sort $(LIB_OBJ) $(CLI_OBJ) $(VM_OBJ))
 
 all: $(BUILD)/doppel $(BUILD)/doppel-vm
 
 $(BUILD)/libdoppel.a: $(LIB_OBJ)
+	@echo "  AR      $@"
+	$(Q)rm -f $@ && ar rcs $@ $^
+
+# Not linked into a program: what the unit tests of the command line take their objects from.
+$(BUILD)/libcli.a: $(CLI_LIB_OBJ)
 	@echo "  AR      $@"
 	$(Q)rm -f $@ && ar rcs $@ $^
 

@@ -7,4 +7,8 @@ test: all vm-files
 test-vm: all vm-files | $(BUILD)/.deps-test
 	$(Q)BUILD=$(BUILD) tests/vm/run --engine $(ENGINE) $(ARGS)
 
-.PHONY: test test-vm
+# What the user reads, to the letter.
+test-golden: all $(GUEST_OUT)/test-long64-hlt.elf | $(BUILD)/.deps-test
+	$(Q)BUILD=$(BUILD) tests/golden/run
+
+.PHONY: test test-vm test-golden

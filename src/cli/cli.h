@@ -13,7 +13,7 @@
 struct cli_verb {
 	const char *name;
 	const char *what;      /* one line for `doppel help` */
-	const char *usage;     /* full text for `doppel VERB --help` */
+	void (*usage)(void);   /* prints the full text for `doppel VERB --help` */
 	int (*run)(int argc, char **argv);
 };
 
@@ -24,7 +24,9 @@ extern const struct cli_verb cli_verbs[];
 int cmd_run(int argc, char **argv);
 int cmd_check(int argc, char **argv);
 int cmd_help(int argc, char **argv);
-extern const char cmd_run_usage[], cmd_check_usage[], cmd_help_usage[];
+void cmd_run_usage(void);
+void cmd_check_usage(void);
+void cmd_help_usage(void);
 
 /* paths.c: finds a program or data file installed with doppel, trying each of the places relative to the directory of the
  * running binary. The first that exists is written to buf, or the first of all if none does (for the message). 0 or -ENOENT. */

@@ -16,11 +16,14 @@
 #include "cli/cli.h"
 #include "proto/status.h"
 
-const char cmd_check_usage[] =
-	"usage: doppel check [--format text|json]\n"
-	"\n"
-	"Says for every engine whether it works on this host, why (not), and the slow-down\n"
-	"to expect against native execution. Exit status 0 if at least one works, else 10.\n";
+void cmd_check_usage(void)
+{
+	fputs("usage: doppel check [--format text|json]\n"
+	      "\n"
+	      "Says for every engine whether it works on this host, why (not), and the slow-down\n"
+	      "to expect against native execution. Exit status 0 if at least one works, else 10.\n",
+	      stdout);
+}
 
 enum { F_NAME, F_WORKS, F_SLOWDOWN, F_WHAT, F_WHY, F_COUNT };
 

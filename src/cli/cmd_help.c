@@ -9,7 +9,10 @@
 #include "cli/cli.h"
 #include "proto/status.h"
 
-const char cmd_help_usage[] = "usage: doppel help [VERB]\n";
+void cmd_help_usage(void)
+{
+	fputs("usage: doppel help [VERB]\n", stdout);
+}
 
 int cmd_help(int argc, char **argv)
 {
@@ -19,7 +22,7 @@ int cmd_help(int argc, char **argv)
 	}
 	for (const struct cli_verb *v = cli_verbs; argc == 2 && v->name; v++) {
 		if (!strcmp(argv[1], v->name)) {
-			fputs(v->usage, stdout);
+			v->usage();
 			return STATUS_POWEROFF;
 		}
 	}

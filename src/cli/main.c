@@ -35,7 +35,7 @@ int main(int argc, char **argv)
 		if (strcmp(name, v->name))
 			continue;
 		if (argc > 2 && (!strcmp(argv[2], "--help") || !strcmp(argv[2], "-h"))) {
-			fputs(v->usage, stdout);
+			v->usage();
 			return STATUS_POWEROFF;
 		}
 		return argc > 1 ? v->run(argc - 1, argv + 1) : (v->run(1, (char *[]){"help", NULL}), STATUS_USAGE);

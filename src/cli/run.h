@@ -1,28 +1,122 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Inside `doppel run`: what the options ask for, and supervising the machine's process.
+ * Inside `doppel run`: options, the machine they describe, and supervising its process.
+ *
+ * An option is one row of its family's table; the table serves the command line, the configuration file (doppel.conf.5: keys are the long
+ * names) and the help alike. A family (run_boot.c, run_machine.c, ...) is a table and a finish() that runs when all options of all
+ * families are known: it checks what belongs together, opens files and fills the configuration. To add an option, add a row;
+ * to add a family, a file and a line in run_families[] (run_options.c).
+ *
+ * Invariant: set() only looks at text; nothing is opened before every option is known to be well formed.
+ * Files are opened here, with the user's rights, before the machine's process exists: that process gets descriptors and never sees a
+ * path.
  */
 #ifndef CLI_RUN_H
 #define CLI_RUN_H
 
 #include "proto/proto.h"
 
-/* The configuration under construction and the files that go with it (fds[i] has role config.role[i]). */
+struct run_option;
+
+/* A value and where it was given, which is what an error about it names. */
+struct run_arg {
+	const char *text;                  /* NULL: not given. Lives as long as the request. */
+	const char *file;                  /* configuration file; NULL: command line */
+	unsigned line;
+	const struct run_option *option;
+};
+
+/* The state of each family between set() and finish(). */
+struct run_boot {
+	struct run_arg kernel, initrd, append;
+	struct run_arg module[PROTO_MAX_MODULES];
+};
+struct run_machine {
+	struct run_arg stats;
+};
+struct run_console {
+	struct run_arg serial;
+};
+
+struct run_disks {
+	struct run_arg disk[PROTO_MAX_DISKS];
+};
+
+/* The machine under construction and the files that go with it (fds[i] has role config.role[i]). */
 struct run_request {
 	struct proto_config config;
 	int fds[PROTO_MAX_FDS];
-	const char *disk[PROTO_MAX_DISKS];    /* --disk values, as given */
+	struct run_boot boot;
+	struct run_disks disks;
+	struct run_machine machine;
+	struct run_console console;
+	struct run_text *texts;            /* what run_keep() has kept */
 };
 
-/* run_options.c: fills *req from the command line and opens the files. 0 or an enum proto_status, the error printed. */
+enum run_option_flag {
+	RUN_REPEATS = 1,    /* several times: each adds one. Otherwise the last one counts, and a file may have it once. */
+	RUN_EMPTY = 2,      /* an empty value means something */
+	RUN_LINE_ONLY = 4,  /* about this run, not about the machine: not in files */
+};
+
+struct run_option {
+	const char *name;
+	const char *value;      /* the help's word for the value; NULL: a switch, whose set() gets "yes" or "no" */
+	const char *help;       /* lines end with \n except the last */
+	int (*set)(struct run_request *req, const struct run_arg *arg);    /* 0 or an enum proto_status, the error printed */
+	unsigned flags;         /* enum run_option_flag */
+	char letter;            /* short form on the command line, or 0 */
+};
+
+struct run_family {
+	const char *title;                               /* heading in the help */
+	const struct run_option *option;                 /* ends with a NULL name */
+	int (*finish)(struct run_request *req);          /* may be NULL; as set() */
+};
+extern const struct run_family run_boot_family, run_disk_family, run_machine_family, run_console_family;
+
+/* --- for the families ------------------------------------------------------------------------------------------------ */
+
+/* Prints "--name: message" or "file:line: name: message" and returns status. The message names cause and remedy. */
+__attribute__((format(printf, 3, 4))) int run_error(const struct run_arg *arg, int status, const char *fmt, ...);
+
+/* A set() value for a switch: true for "yes". */
+bool run_is_yes(const struct run_arg *arg);
+
+/* Copies text into the configuration, or prints that it is too long. */
+int run_copy(char *dst, size_t size, const char *text, const struct run_arg *arg);
+
+/* Reads "512M", "2G", "4096K"; a plain number counts `plain` bytes. False if it is no size or does not fit. */
+bool run_size(const char *text, uint64_t plain, uint64_t *bytes);
+
+/* Keeps a copy of len bytes as a string until the request is released. NULL: out of memory. */
+char *run_keep(struct run_request *req, const char *text, size_t len);
+
+/* The path in the first len bytes of text as this process can open it: relative ones in a configuration file count from the file's
+ * folder. Kept like run_keep(). NULL: out of memory. */
+const char *run_path(struct run_request *req, const struct run_arg *arg, const char *text, size_t len);
+
+/* Opens a file and passes it to the machine as `role`. 0 or a status, the error printed. */
+int run_open_input(struct run_request *req, const struct run_arg *arg, const char *path, enum proto_fd_role role);
+int run_open_output(struct run_request *req, const struct run_arg *arg, const char *path, enum proto_fd_role role);
+
+/* Passes a descriptor to the machine, which owns it from here on. False: there are too many (the caller prints and closes). */
+bool run_add_fd(struct run_request *req, int fd, enum proto_fd_role role);
+
+/* --- the parts of doppel run ----------------------------------------------------------------------------------------- */
+
+/* run_options.c: fills *req (zeroed before) from the command line and the configuration files it names, and opens what they
+ * name. 0 or an enum proto_status, the error printed. run_release() closes and frees, also after an error. */
 int run_parse(struct run_request *req, int argc, char **argv);
+void run_release(struct run_request *req);
+/* The option of that name, or NULL; its index counts over all families. */
+const struct run_option *run_find(const char *name, size_t len, unsigned *index);
+#define RUN_MAX_OPTIONS 96
+/* Prints the options of all families for the help. */
+void run_print_options(void);
 
-/* run_options.c: passes a descriptor along. */
-void run_add_fd(struct run_request *req, int fd, enum proto_fd_role role);
-
-/* run_disk.c: takes one --disk; opens them all. 0 or an enum proto_status, the error printed. */
-int run_disk_add(struct run_request *req, const char *spec);
-int run_disk_open(struct run_request *req);
+/* run_config.c: applies one configuration file to *req. */
+int run_read_config(struct run_request *req, const struct run_arg *file);
 
 /* run_supervise.c: starts doppel-vm, hands it the request, minds terminal and signals, returns the exit status. */
 int run_supervise(struct run_request *req);

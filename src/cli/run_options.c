@@ -1,18 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Options of `doppel run`: parsing, defaults, opening of files.
- *
- * Files are opened here, with the user's rights, before the machine's process exists: that process gets descriptors and
- * never sees a path. Each option is a row of the table and a small function.
+ * The option table of `doppel run` and the command line that is read with it. Files given with -c come first, in order; the
+ * rest of the command line then overrides what can be given once and adds to what can be given often (run.h).
  */
-#include <errno.h>
-#include <fcntl.h>
 #include <getopt.h>
-#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/log.h"
@@ -21,19 +15,100 @@
 #include "proto/status.h"
 
 #define MEMORY_DEFAULT (512ull << 20)
-#define MEMORY_UNIT (2ull << 20)
-#define MEMORY_MAX (512ull << 30)
-#define DEMO_APPEND "console=ttyS0"
 
-/* Options that name files are collected first and opened when everything is known to be well formed. */
-struct options {
-	struct run_request *req;
-	const char *kernel, *initrd, *serial_file, *stats;
-	const char *module[PROTO_MAX_MODULES];
-	bool append_given;
+static int set_config(struct run_request *req, const struct run_arg *arg)
+{
+	return run_read_config(req, arg);
+}
+
+static const struct run_option file_options[] = {
+	{.name = "config", .value = "F", .letter = 'c', .set = set_config, .flags = RUN_REPEATS | RUN_LINE_ONLY,
+	 .help = "options from a file, see doppel.conf(5); repeatable"},
+	{0},
+};
+static const struct run_family run_file_family = {"Configuration file", file_options, NULL};
+
+/* Ordered: so the help shows them, and so they finish. */
+static const struct run_family *const run_families[] = {
+	&run_file_family, &run_boot_family, &run_disk_family, &run_machine_family, &run_console_family, NULL,
 };
 
-static int usage(const char *fmt, const char *arg)
+const struct run_option *run_find(const char *name, size_t len, unsigned *index)
+{
+	*index = 0;
+	for (const struct run_family *const *f = run_families; *f; f++)
+		for (const struct run_option *o = (*f)->option; o->name; o++, ++*index)
+			if (strlen(o->name) == len && !memcmp(o->name, name, len))
+				return o;
+	return NULL;
+}
+
+static void print_option(const struct run_option *o)
+{
+	const char *line = o->help;
+	char head[64];
+	int n = 0;
+
+	if (o->letter)
+		n = snprintf(head, sizeof(head), "-%c, ", o->letter);
+	snprintf(head + n, sizeof(head) - (size_t)n, "--%s%s%s", o->name, o->value ? " " : "", o->value ? o->value : "");
+	while (line) {
+		size_t len = strcspn(line, "\n");
+
+		printf("  %-21s%s%.*s\n", head, strlen(head) > 20 ? " " : "", (int)len, line);
+		head[0] = 0;
+		line = line[len] ? line + len + 1 : NULL;
+	}
+}
+
+void run_print_options(void)
+{
+	for (const struct run_family *const *f = run_families; *f; f++) {
+		printf("\n%s:\n", (*f)->title);
+		for (const struct run_option *o = (*f)->option; o->name; o++)
+			print_option(o);
+	}
+}
+
+/* What getopt_long() needs, and the rows in the order of its numbers. */
+struct getopt_table {
+	struct option longopts[RUN_MAX_OPTIONS + 1];
+	char letters[3 * RUN_MAX_OPTIONS + 2];
+	const struct run_option *row[RUN_MAX_OPTIONS];
+	unsigned rows;
+};
+enum { FIRST_LONG = 256 };
+
+static void table_init(struct getopt_table *t)
+{
+	char *l = t->letters;
+
+	*t = (struct getopt_table){0};
+	*l++ = ':';
+	for (const struct run_family *const *f = run_families; *f; f++) {
+		for (const struct run_option *o = (*f)->option; o->name; o++) {
+			if (t->rows == RUN_MAX_OPTIONS)
+				BUG("raise RUN_MAX_OPTIONS");
+			t->longopts[t->rows] = (struct option){o->name, o->value ? required_argument : optional_argument, NULL,
+							       FIRST_LONG + (int)t->rows};
+			t->row[t->rows++] = o;
+			if (o->letter)
+				*l++ = o->letter;
+			if (o->letter && o->value)
+				*l++ = ':';
+		}
+	}
+}
+
+static const struct run_option *row_of(const struct getopt_table *t, int c)
+{
+	for (unsigned i = 0; i < t->rows; i++)
+		if (c == FIRST_LONG + (int)i || (c < FIRST_LONG && c == t->row[i]->letter))
+			return t->row[i];
+	return NULL;
+}
+
+static int wrong(const char *fmt, const char *arg)
 {
 	char msg[512];
 
@@ -42,276 +117,102 @@ static int usage(const char *fmt, const char *arg)
 	return STATUS_USAGE;
 }
 
-static int copy_string(char *dst, size_t size, const char *src, const char *option)
+/* One option as getopt has found it; switches get their word. */
+static int take(struct run_arg *arg, const struct run_option *o, const char *text)
 {
-	if (strlen(src) >= size) {
-		log_error("%s is longer than %zu bytes; shorten it", option, size - 1);
-		return STATUS_USAGE;
-	}
-	memcpy(dst, src, strlen(src) + 1);
+	*arg = (struct run_arg){.text = text, .option = o};
+	if (!o->value && !text)
+		arg->text = "yes";
+	if (!o->value && strcmp(arg->text, "yes") && strcmp(arg->text, "no"))
+		return run_error(arg, STATUS_USAGE, "'%s' is neither yes nor no; a switch takes no other value", arg->text);
+	if (!*arg->text && !(o->flags & RUN_EMPTY))
+		return run_error(arg, STATUS_USAGE, "the value is empty; give %s", o->value);
 	return 0;
 }
 
-static int set_kernel(struct options *o, const char *arg) { o->kernel = arg; return 0; }
-static int set_initrd(struct options *o, const char *arg) { o->initrd = arg; return 0; }
-static int set_stats(struct options *o, const char *arg) { o->stats = arg; return 0; }
-
-static int set_append(struct options *o, const char *arg)
+/* Splits the command line into arguments, in the order given. */
+static int collect(struct run_arg *given, unsigned *count, int argc, char **argv)
 {
-	o->append_given = true;
-	return copy_string(o->req->config.append, sizeof(o->req->config.append), arg, "--append");
-}
+	struct getopt_table t;
+	int c, ret = 0;
 
-static int set_module(struct options *o, const char *arg)
-{
-	if (o->req->config.nmodules == PROTO_MAX_MODULES)
-		return usage("more than 16 modules; join some of them%s", "");
-	o->module[o->req->config.nmodules++] = arg;
-	return 0;
-}
-
-static int set_disk(struct options *o, const char *arg)
-{
-	return run_disk_add(o->req, arg);
-}
-
-static int set_memory(struct options *o, const char *arg)
-{
-	static const char units[] = "kmg";
-	unsigned long long v;
-	const char *unit;
-	unsigned shift;
-	char *end;
-
-	errno = 0;
-	v = strtoull(arg, &end, 10);
-	if (end == arg || *arg < '0' || *arg > '9' || errno)
-		return usage("--memory '%s' is no size; write for example 512M or 2G", arg);
-	unit = *end ? strchr(units, *end | 0x20) : units + 1;
-	if (!unit || (*end && end[1]))
-		return usage("--memory '%s' is no size; write for example 512M or 2G", arg);
-	shift = 10 * (unsigned)(unit - units) + 10;
-	if (v > (MEMORY_MAX >> shift) || (v << shift) < MEMORY_UNIT)
-		return usage("--memory %s is out of range; give between 2M and 512G", arg);
-	o->req->config.memory = ((v << shift) + MEMORY_UNIT - 1) / MEMORY_UNIT * MEMORY_UNIT;
-	return 0;
-}
-
-static int set_cpus(struct options *o, const char *arg)
-{
-	char *end;
-	unsigned long n = strtoul(arg, &end, 10);
-
-	if (arg[0] < '0' || arg[0] > '9' || *end || n < 1 || n > PROTO_MAX_CPUS)
-		return usage("--cpus %s is not possible; give a number from 1 to 16", arg);
-	o->req->config.cpus = (uint32_t)n;
-	return 0;
-}
-
-static int set_engine(struct options *o, const char *arg)
-{
-	static const char *const names[] = {"auto", "bt", "interp", "lockstep"};
-
-	for (size_t i = 0; i < nitems(names); i++)
-		if (!strcmp(arg, names[i]))
-			return copy_string(o->req->config.engine, sizeof(o->req->config.engine), arg, "--engine");
-	return usage("--engine '%s' is unknown; choose auto, bt, interp or lockstep", arg);
-}
-
-static int set_serial(struct options *o, const char *arg)
-{
-	if (!strcmp(arg, "stdio"))
-		o->req->config.serial = PROTO_SERIAL_STDIO;
-	else if (!strcmp(arg, "none"))
-		o->req->config.serial = PROTO_SERIAL_NONE;
-	else if (!strncmp(arg, "file:", 5) && arg[5]) {
-		o->req->config.serial = PROTO_SERIAL_FILE;
-		o->serial_file = arg + 5;
-	} else
-		return usage("--serial '%s' is unknown; choose stdio, none or file:F", arg);
-	return 0;
-}
-
-static int set_name(struct options *o, const char *arg)
-{
-	if (!*arg || strspn(arg, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-") != strlen(arg))
-		return usage("--name '%s' has characters other than letters, digits, '.', '_', '-'; choose another", arg);
-	return copy_string(o->req->config.name, sizeof(o->req->config.name), arg, "--name");
-}
-
-static int set_debug_exit(struct options *o, const char *arg)
-{
-	(void)arg;
-	o->req->config.flags |= PROTO_F_DEBUG_EXIT;
-	return 0;
-}
-
-static int set_no_reboot(struct options *o, const char *arg)
-{
-	(void)arg;
-	o->req->config.flags |= PROTO_F_NO_REBOOT;
-	return 0;
-}
-
-static const struct {
-	const char *name;
-	bool has_arg;
-	int (*set)(struct options *o, const char *arg);
-} table[] = {
-	{"kernel", true, set_kernel}, {"initrd", true, set_initrd}, {"append", true, set_append},
-	{"module", true, set_module}, {"disk", true, set_disk}, {"memory", true, set_memory}, {"cpus", true, set_cpus},
-	{"engine", true, set_engine}, {"serial", true, set_serial}, {"stats", true, set_stats},
-	{"name", true, set_name}, {"debug-exit", false, set_debug_exit}, {"no-reboot", false, set_no_reboot},
-};
-
-static int parse_all(struct options *o, int argc, char **argv)
-{
-	struct option longopts[nitems(table) + 1] = {{0}};
-	int c, index = 0, ret = 0;
-
-	for (size_t i = 0; i < nitems(table); i++)
-		longopts[i] = (struct option){table[i].name, table[i].has_arg, NULL, (int)i + 256};
+	table_init(&t);
 	opterr = 0;
 	optind = 1;
-	while (ret == 0 && (c = getopt_long(argc, argv, ":n", longopts, &index)) >= 0) {
-		if (c == 'n')
-			o->req->config.flags |= PROTO_F_CHECK;
-		else if (c == ':')
-			ret = usage("%s needs a value; see `doppel run --help`", argv[optind - 1]);
+	while (ret == 0 && (c = getopt_long(argc, argv, t.letters, t.longopts, NULL)) >= 0) {
+		if (c == ':')
+			ret = wrong("%s needs a value; see `doppel run --help`", argv[optind - 1]);
 		else if (c == '?')
-			ret = usage("unknown option %s; see `doppel run --help`", argv[optind - 1]);
+			ret = wrong("unknown option %s; see `doppel run --help`", argv[optind - 1]);
 		else
-			ret = table[c - 256].set(o, optarg);
+			ret = take(&given[(*count)++], row_of(&t, c), optarg);
 	}
 	if (ret == 0 && optind < argc)
-		ret = usage("'%s' is no option; kernels are given with --kernel F, see `doppel run --help`", argv[optind]);
+		ret = wrong("'%s' is no option; kernels are given with --kernel F, see `doppel run --help`", argv[optind]);
 	return ret;
 }
 
-void run_add_fd(struct run_request *req, int fd, enum proto_fd_role role)
+static int apply(struct run_request *req, const struct run_arg *given, unsigned count)
 {
-	req->fds[req->config.nfds] = fd;
-	req->config.role[req->config.nfds++] = (uint8_t)role;
-}
+	int ret = 0;
 
-/* The remedy for a file that cannot be opened. */
-static const char *remedy(int error)
-{
-	switch (error) {
-	case EACCES:
-	case EPERM:
-		return "change the file's permissions, or";
-	case ENOSPC:
-	case EDQUOT:
-		return "make room on the disk, or";
-	default:
-		return "check the path, or";
-	}
-}
-
-static int open_input(struct run_request *req, const char *path, const char *option, enum proto_fd_role role)
-{
-	int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
-	struct stat st;
-
-	if (fd < 0) {
-		log_error("cannot open %s: %s; %s give %s another", path, strerror(errno), remedy(errno), option);
-		return STATUS_START;
-	}
-	if (fstat(fd, &st) < 0 || !S_ISREG(st.st_mode)) {
-		log_error("%s is not a regular file; give %s a file", path, option);
-		close(fd);
-		return STATUS_START;
-	}
-	run_add_fd(req, fd, role);
-	return 0;
-}
-
-static int open_output(struct run_request *req, const char *path, const char *option, enum proto_fd_role role)
-{
-	int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOCTTY, 0666);
-
-	if (fd < 0) {
-		log_error("cannot write %s: %s; %s give %s another", path, strerror(errno), remedy(errno), option);
-		return STATUS_START;
-	}
-	run_add_fd(req, fd, role);
-	return 0;
-}
-
-/* "F,ARGS" -> the file, and "F ARGS" as the module's command line (what boot loaders pass). */
-static int open_module(struct run_request *req, const char *spec, unsigned index)
-{
-	char path[PATH_MAX];
-	size_t len = strcspn(spec, ",");
-	int ret;
-
-	if (len == 0 || len >= sizeof(path))
-		return usage("--module '%s' names no file; write --module F,ARGS", spec);
-	memcpy(path, spec, len);
-	path[len] = 0;
-	ret = copy_string(req->config.module[index], sizeof(req->config.module[index]), spec, "--module");
-	if (ret)
-		return ret;
-	if (spec[len])
-		req->config.module[index][len] = ' ';
-	return open_input(req, path, "--module", PROTO_FD_MODULE);
-}
-
-/* The demo guest: what `make run` has prepared beside the binary, or what is installed. */
-static int demo_guest(struct options *o, char *kernel, char *initrd, size_t size)
-{
-	static const char *const kernels[] = {"guest/vmlinuz", "../share/doppel/vmlinuz", NULL};
-	static const char *const initrds[] = {"guest/initramfs.cpio.gz", "../share/doppel/initramfs.cpio.gz", NULL};
-
-	if (cli_find(kernels, kernel, size) < 0 || (!o->initrd && cli_find(initrds, initrd, size) < 0)) {
-		log_error("the demo guest is not there; `make run` gets it, or give --kernel F");
-		return STATUS_START;
-	}
-	o->kernel = kernel;
-	if (!o->initrd)
-		o->initrd = initrd;
-	return o->append_given ? 0 : set_append(o, DEMO_APPEND);
-}
-
-static void message_name(char dst[256], const char *path)
-{
-	snprintf(dst, 256, "%s", path);
-}
-
-static int open_all(struct options *o)
-{
-	struct run_request *req = o->req;
-	int ret = open_input(req, o->kernel, "--kernel", PROTO_FD_KERNEL);
-
-	message_name(req->config.kernel, o->kernel);
-	if (ret == 0 && o->initrd) {
-		message_name(req->config.initrd, o->initrd);
-		ret = open_input(req, o->initrd, "--initrd", PROTO_FD_INITRD);
-	}
-	for (unsigned i = 0; ret == 0 && i < req->config.nmodules; i++)
-		ret = open_module(req, o->module[i], i);
-	if (ret == 0)
-		ret = run_disk_open(req);
-	if (ret == 0 && o->serial_file)
-		ret = open_output(req, o->serial_file, "--serial", PROTO_FD_SERIAL);
-	if (ret == 0 && o->stats)
-		ret = open_output(req, o->stats, "--stats", PROTO_FD_STATS);
+	for (unsigned i = 0; ret == 0 && i < count; i++)
+		if (given[i].option->set == set_config)
+			ret = set_config(req, &given[i]);
+	for (unsigned i = 0; ret == 0 && i < count; i++)
+		if (given[i].option->set != set_config)
+			ret = given[i].option->set(req, &given[i]);
+	for (const struct run_family *const *f = run_families; ret == 0 && *f; f++)
+		if ((*f)->finish)
+			ret = (*f)->finish(req);
 	return ret;
+}
+
+/*
+ * A machine without a name is called after its (first) configuration file, since that is what its user knows it by; without one after this
+ * process, so that two runs of the same kernel do not collide.
+ */
+static void default_name(struct run_request *req, const struct run_arg *given, unsigned count)
+{
+	static const char good[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_";
+	char *name = req->config.name;
+
+	snprintf(name, sizeof(req->config.name), "vm-%d", (int)getpid());
+	for (unsigned i = 0; i < count; i++) {
+		const char *base = given[i].text, *slash = strrchr(base, '/');
+		size_t len;
+
+		if (given[i].option->set != set_config)
+			continue;
+		base = slash ? slash + 1 : base;
+		len = strspn(base, good);
+		if (len && len < sizeof(req->config.name) && (!base[len] || !strcmp(base + len, ".conf")))
+			snprintf(name, len + 1, "%s", base);
+		return;
+	}
 }
 
 int run_parse(struct run_request *req, int argc, char **argv)
 {
-	char kernel[PATH_MAX], initrd[PATH_MAX];
-	struct options o = {.req = req};
+	struct run_arg *given;
+	unsigned count = 0;
+	size_t most = 1;
 	int ret;
 
+	for (int i = 0; i < argc; i++)
+		most += strlen(argv[i]) + 1; /* letters may be joined: an option a character */
+	given = calloc(most, sizeof(*given));
+	if (!given) {
+		log_error("out of memory; free some and try again");
+		return STATUS_START;
+	}
 	req->config.memory = MEMORY_DEFAULT;
 	req->config.cpus = 1;
 	snprintf(req->config.engine, sizeof(req->config.engine), "auto");
-	snprintf(req->config.name, sizeof(req->config.name), "doppel");
-	ret = parse_all(&o, argc, argv);
-	if (ret == 0 && !o.kernel)
-		ret = demo_guest(&o, kernel, initrd, sizeof(kernel));
-	return ret ? ret : open_all(&o);
+	ret = collect(given, &count, argc, argv);
+	default_name(req, given, count);
+	if (ret == 0)
+		ret = apply(req, given, count);
+	free(given);
+	return ret;
 }

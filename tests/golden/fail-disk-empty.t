@@ -1,0 +1,3 @@
+$ doppel run -n --disk ,readonly=on
+doppel: --disk: ',readonly=on' names no file; write F or F,OPTS
+[2]

@@ -1,0 +1,3 @@
+$ doppel run -n -q
+doppel: unknown option -q; see `doppel run --help`
+[2]

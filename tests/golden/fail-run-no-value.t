@@ -1,0 +1,3 @@
+$ doppel run -n --kernel
+doppel: --kernel needs a value; see `doppel run --help`
+[2]

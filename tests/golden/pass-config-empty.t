@@ -1,0 +1,3 @@
+file machine.conf
+$ doppel run -n -c machine.conf --kernel kernel.elf --append ""
+[0]
