@@ -96,6 +96,23 @@ size_t io_dma_write(struct mem *m, const struct io_dma *d, uint64_t off, const v
 	return done;
 }
 
+unsigned io_dma_slice(const struct io_dma *d, uint64_t off, uint64_t len, struct iovec *iov, unsigned max)
+{
+	unsigned n = 0, i;
+
+	if (!io_dma_seek(d, &off, &i))
+		return 0;
+	for (; i < d->n && len && n < max; i++, off = 0) {
+		uint64_t part = d->iov[i].iov_len - off;
+
+		if (part > len)
+			part = len;
+		iov[n++] = (struct iovec){.iov_base = (uint8_t *)d->iov[i].iov_base + off, .iov_len = part};
+		len -= part;
+	}
+	return n;
+}
+
 void io_dma_written(struct mem *m, const struct io_dma *d, uint64_t bytes)
 {
 	for (unsigned i = 0; i < d->n && bytes; i++) {

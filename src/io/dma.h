@@ -32,6 +32,10 @@ int io_dma_map(struct mem *m, struct io_dma *d, gpa_t gpa, uint64_t len, bool wr
 size_t io_dma_read(const struct io_dma *d, uint64_t off, void *buf, size_t len);
 size_t io_dma_write(struct mem *m, const struct io_dma *d, uint64_t off, const void *buf, size_t len);
 
+/* The pieces of bytes [off, off+len), as far as the list goes, into iov (at most max of them); returns their number. For readv(2) and
+ * writev(2) on a part; the list stays as it is. */
+unsigned io_dma_slice(const struct io_dma *d, uint64_t off, uint64_t len, struct iovec *iov, unsigned max);
+
 /* The first `bytes` bytes of the list have been stored to by other means (a read system call into iov). */
 void io_dma_written(struct mem *m, const struct io_dma *d, uint64_t bytes);
 
