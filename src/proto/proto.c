@@ -18,13 +18,13 @@ void proto_header_init(struct proto_header *h, enum proto_type type, size_t size
 		.magic = PROTO_MAGIC, .version = PROTO_VERSION, .type = (uint16_t)type, .size = (uint32_t)size};
 }
 
-int proto_send(int sock, const struct proto_header *h, const int *fds, unsigned nfds)
+int proto_send_fds(int sock, const void *buf, size_t size, const int *fds, unsigned nfds, int flags)
 {
 	union {
 		struct cmsghdr align;
 		char buf[CMSG_SPACE(sizeof(int) * PROTO_MAX_FDS)];
 	} ctl = {0};
-	struct iovec iov = {.iov_base = (void *)(uintptr_t)h, .iov_len = h->size};
+	struct iovec iov = {.iov_base = (void *)(uintptr_t)buf, .iov_len = size};
 	struct msghdr msg = {.msg_iov = &iov, .msg_iovlen = 1};
 	struct cmsghdr *c;
 	ssize_t n;
@@ -41,11 +41,16 @@ int proto_send(int sock, const struct proto_header *h, const int *fds, unsigned 
 		memcpy(CMSG_DATA(c), fds, sizeof(int) * nfds);
 	}
 	do
-		n = sendmsg(sock, &msg, MSG_NOSIGNAL);
+		n = sendmsg(sock, &msg, MSG_NOSIGNAL | flags);
 	while (n < 0 && errno == EINTR);
 	if (n < 0)
 		return -errno;
-	return (size_t)n == h->size ? 0 : -EIO;
+	return (size_t)n == size ? 0 : -EIO;
+}
+
+int proto_send(int sock, const struct proto_header *h, const int *fds, unsigned nfds)
+{
+	return proto_send_fds(sock, h, h->size, fds, nfds, 0);
 }
 
 static bool header_ok(const struct proto_header *h, size_t size)
@@ -139,30 +144,46 @@ static int take_fds(struct msghdr *msg, int *fds, unsigned *nfds)
 	return ret;
 }
 
-int proto_recv_config(int sock, struct proto_config *cfg, int *fds)
+int proto_recv(int sock, void *buf, size_t size, int *fds, unsigned *nfds, int flags)
 {
 	union {
 		struct cmsghdr align;
 		char buf[CMSG_SPACE(sizeof(int) * PROTO_MAX_FDS)];
 	} ctl;
-	struct iovec iov = {.iov_base = cfg, .iov_len = sizeof(*cfg)};
+	struct iovec iov = {.iov_base = buf, .iov_len = size};
 	struct msghdr msg = {.msg_iov = &iov, .msg_iovlen = 1, .msg_control = ctl.buf, .msg_controllen = sizeof(ctl)};
-	unsigned nfds = 0;
 	ssize_t n;
 	int ret;
 
 	do
-		n = recvmsg(sock, &msg, MSG_CMSG_CLOEXEC);
+		n = recvmsg(sock, &msg, MSG_CMSG_CLOEXEC | flags);
 	while (n < 0 && errno == EINTR);
 	if (n < 0)
 		return -errno;
-	if (n == 0)
-		return -ENOTCONN;
-	ret = take_fds(&msg, fds, &nfds);
-	if (ret == 0)
-		ret = proto_config_check(cfg, (size_t)n, nfds);
-	for (unsigned i = 0; ret < 0 && i < nfds; i++)
+	ret = take_fds(&msg, fds, nfds);
+	if (ret == 0 && n == 0)
+		ret = -ENOTCONN;
+	if (ret < 0)
+		proto_close(fds, *nfds);
+	return ret < 0 ? ret : (int)n;
+}
+
+void proto_close(const int *fds, unsigned nfds)
+{
+	for (unsigned i = 0; i < nfds; i++)
 		close(fds[i]);
+}
+
+int proto_recv_config(int sock, struct proto_config *cfg, int *fds)
+{
+	unsigned nfds = 0;
+	int n = proto_recv(sock, cfg, sizeof(*cfg), fds, &nfds, 0), ret;
+
+	if (n < 0)
+		return n;
+	ret = proto_config_check(cfg, (size_t)n, nfds);
+	if (ret < 0)
+		proto_close(fds, nfds);
 	return ret;
 }
 

@@ -92,6 +92,15 @@ void proto_header_init(struct proto_header *h, enum proto_type type, size_t size
 /* Sends one message with nfds descriptors. 0 or -errno. */
 int proto_send(int sock, const struct proto_header *h, const int *fds, unsigned nfds);
 
+/* The same for messages of other protocols between our own programs; flags as in sendmsg(2). */
+int proto_send_fds(int sock, const void *buf, size_t size, const int *fds, unsigned nfds, int flags);
+
+/* Receives one message of at most `size` bytes and its descriptors (close-on-exec; fds has PROTO_MAX_FDS places); flags as in
+ * recvmsg(2). The number of bytes, -ENOTCONN at end of file, -EPROTO if it was longer, or -errno; on failure no descriptor
+ * is left open. */
+int proto_recv(int sock, void *buf, size_t size, int *fds, unsigned *nfds, int flags);
+void proto_close(const int *fds, unsigned nfds);
+
 /* Receives the configuration and its descriptors (close-on-exec; fds has PROTO_MAX_FDS places). 0, -ENOTCONN at end of
  * file, -EPROTO if anything about the message is not as it must be (every descriptor received is then closed). */
 int proto_recv_config(int sock, struct proto_config *cfg, int *fds);
