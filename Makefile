@@ -21,16 +21,17 @@ LIBS := -lZydis -lseccomp -luring -lz -lzstd -lext2fs -lcom_err
 NOFPU_DIRS := src/cpu src/mem src/engine src/engine/interp src/engine/bt src/engine/lockstep
 NOFPU := -mgeneral-regs-only -minline-all-stringops -fno-stack-protector -fno-tree-vectorize
 
-LIB_DIRS := base x86 proto host host/block host/net mem io cpu engine engine/interp engine/bt engine/lockstep dev dev/platform dev/virtio vm vm/boot
-LIB_SRC := $(filter-out src/vm/main.c,$(foreach d,$(LIB_DIRS),$(wildcard src/$(d)/*.c src/$(d)/*.S)))
+LIB_DIRS := base x86 proto host host/block host/net fs mem io cpu engine engine/interp engine/bt engine/lockstep dev dev/platform dev/virtio vm vm/boot
+LIB_SRC := $(filter-out src/vm/main.c src/fs/main.c,$(foreach d,$(LIB_DIRS),$(wildcard src/$(d)/*.c src/$(d)/*.S)))
 LIB_OBJ := $(patsubst src/%,$(BUILD)/obj/%.o,$(LIB_SRC))
 CLI_SRC := $(wildcard src/cli/*.c)
 CLI_LIB_OBJ := $(patsubst src/%,$(BUILD)/obj/%.o,$(filter-out src/cli/main.c,$(CLI_SRC)))
 CLI_OBJ := $(patsubst src/%,$(BUILD)/obj/%.o,$(CLI_SRC) $(wildcard src/base/*.c src/proto/*.c src/host/*.c src/host/block/*.c src/host/net/*.c))
-VM_OBJ := $(patsubst src/%,$(BUILD)/obj/%.o,$(wildcard src/vm/main.c))
-ALL_OBJ := $(sort $(LIB_OBJ) $(CLI_OBJ) $(VM_OBJ))
+VM_OBJ := $(BUILD)/obj/vm/main.c.o
+FS_OBJ := $(BUILD)/obj/fs/main.c.o
+ALL_OBJ := $(sort $(LIB_OBJ) $(CLI_OBJ) $(VM_OBJ) $(FS_OBJ))
 
-all: $(BUILD)/doppel $(BUILD)/doppel-vm
+all: $(BUILD)/doppel $(BUILD)/doppel-vm $(BUILD)/doppel-fs
 
 $(BUILD)/libdoppel.a: $(LIB_OBJ)
 	@echo "  AR      $@"
@@ -46,6 +47,10 @@ $(BUILD)/doppel: $(CLI_OBJ)
 	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(LIBS)
 
 $(BUILD)/doppel-vm: $(VM_OBJ) $(BUILD)/libdoppel.a
+	@echo "  LINK    $@"
+	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(LIBS)
+
+$(BUILD)/doppel-fs: $(FS_OBJ) $(BUILD)/libdoppel.a
 	@echo "  LINK    $@"
 	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(LIBS)
 

@@ -14,7 +14,7 @@ $(UNIT_BIN): $(BUILD)/tests/unit/%: tests/unit/%.c $(BUILD)/libdoppel.a $(BUILD)
 $(FUZZ_BIN): $(BUILD)/tests/fuzz/%: tests/fuzz/%.c $(BUILD)/libdoppel.a
 	@mkdir -p $(@D)
 	@echo "  FUZZ    $<"
-	$(Q)$(CC) $(CFLAGS) $(LDFLAGS) -Itests -MMD -MP -MF $@.d -o $@ $< $(BUILD)/libdoppel.a $(LIBS)
+	$(Q)$(CC) $(CFLAGS) $(LDFLAGS) -Itests -Itests/lib -MMD -MP -MF $@.d -o $@ $< $(BUILD)/libdoppel.a $(LIBS)
 
 -include $(UNIT_BIN:=.d) $(FUZZ_BIN:=.d)
 

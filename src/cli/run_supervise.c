@@ -75,7 +75,7 @@ static int start(struct supervisor *s)
 		return STATUS_START;
 	}
 	s->sock = pair[0];
-	s->pid = spawn_isolated(path, argv, pair[1], STATUS_START, &s->req->config.namespaces);
+	s->pid = spawn_isolated(path, argv, pair[1], STATUS_START, 0, &s->req->config.namespaces);
 	close(pair[1]);
 	if (s->pid < 0) {
 		log_error("cannot start a process: %s; raise the limit on processes", strerror((int)-s->pid));

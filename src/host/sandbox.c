@@ -47,11 +47,13 @@ static bool empty_root(void)
 	return true;
 }
 
-static bool drop_capabilities(void)
+bool sandbox_drop_capabilities(uint64_t keep)
 {
 	struct __user_cap_header_struct hdr = {.version = _LINUX_CAPABILITY_VERSION_3};
 	struct __user_cap_data_struct data[2] = {{0}};
 
+	for (unsigned i = 0; i < 2; i++)
+		data[i].effective = data[i].permitted = (uint32_t)(keep >> (32 * i));
 	/* Fails with EINVAL past the kernel's last capability, with EPERM when there is none to drop: both fine. */
 	for (int cap = 0; cap < 64; cap++)
 		(void)prctl(PR_CAPBSET_DROP, cap, 0, 0, 0);
@@ -80,7 +82,7 @@ unsigned sandbox_enter(uint32_t namespaces)
 		got |= SANDBOX_NETNS;
 	if ((namespaces & CLONE_NEWNS) && empty_root())
 		got |= SANDBOX_EMPTY_ROOT;
-	if (drop_capabilities())
+	if (sandbox_drop_capabilities(0))
 		got |= SANDBOX_NO_CAPS;
 	set_limit(RLIMIT_CORE, 0);    /* a core file would hold the guest's memory */
 	set_limit(RLIMIT_NOFILE, SANDBOX_NOFILE);
@@ -104,10 +106,10 @@ static const int plain_calls[] = {
 	SCMP_SYS(getpid), SCMP_SYS(gettid), SCMP_SYS(exit), SCMP_SYS(exit_group),
 };
 
-static int allow_plain(scmp_filter_ctx ctx)
+static int allow_plain(scmp_filter_ctx ctx, const int *calls, size_t n)
 {
-	for (size_t i = 0; i < nitems(plain_calls); i++) {
-		int ret = seccomp_rule_add(ctx, SCMP_ACT_ALLOW, plain_calls[i], 0);
+	for (size_t i = 0; i < n; i++) {
+		int ret = seccomp_rule_add(ctx, SCMP_ACT_ALLOW, calls[i], 0);
 
 		if (ret < 0)
 			return ret;
@@ -151,7 +153,7 @@ static int allow_terminal(scmp_filter_ctx ctx, int tty)
 	return ret;
 }
 
-int sandbox_seal(int tty)
+static int seal(const int *calls, size_t n, int tty)
 {
 	scmp_filter_ctx ctx;
 	int ret = -ENOMEM;
@@ -166,7 +168,7 @@ int sandbox_seal(int tty)
 	if (ret == 0)
 		(void)seccomp_attr_set(ctx, SCMP_FLTATR_CTL_OPTIMIZE, 2);
 	if (ret == 0)
-		ret = allow_plain(ctx);
+		ret = allow_plain(ctx, calls, n);
 	if (ret == 0)
 		ret = allow_memory(ctx);
 	if (ret == 0)
@@ -177,4 +179,14 @@ int sandbox_seal(int tty)
 		ret = seccomp_load(ctx);
 	seccomp_release(ctx);
 	return ret;
+}
+
+int sandbox_seal(int tty)
+{
+	return seal(plain_calls, nitems(plain_calls), tty);
+}
+
+int sandbox_seal_calls(const int *calls, size_t n)
+{
+	return seal(calls, n, -1);
 }

@@ -5,6 +5,7 @@
 #ifndef HOST_SANDBOX_H
 #define HOST_SANDBOX_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -35,5 +36,11 @@ unsigned sandbox_enter(uint32_t namespaces);
  * needs more system calls than a machine does.
  */
 int sandbox_seal(int tty);
+
+/* The same for a helper of another trade: the calls it needs (SCMP_SYS numbers), memory that never becomes executable, nothing else. */
+int sandbox_seal_calls(const int *calls, size_t n);
+
+/* Keeps at most the capabilities of the mask, for this thread and its children; a program executed later gets none. */
+bool sandbox_drop_capabilities(uint64_t keep);
 
 #endif

@@ -74,7 +74,8 @@ __attribute__((noreturn)) static void child(const char *path, char *const argv[]
 	_exit(exec_status);
 }
 
-pid_t spawn_isolated(const char *path, char *const argv[], int channel, int exec_status, uint32_t *namespaces)
+pid_t spawn_isolated(const char *path, char *const argv[], int channel, int exec_status, uint32_t without,
+		     uint32_t *namespaces)
 {
 	const uint32_t attempt[] = {CLONE_NEWUSER | NS_INNER, CLONE_NEWUSER, geteuid() == 0 ? NS_INNER : 0, 0};
 	struct complaint complaint;
@@ -84,11 +85,13 @@ pid_t spawn_isolated(const char *path, char *const argv[], int channel, int exec
 	id_map_init(&map);
 	complaint_init(&complaint, path);
 	for (size_t i = 0; i < nitems(attempt); i++) {
-		pid = syscall(SYS_clone, (unsigned long)attempt[i] | SIGCHLD, NULL, NULL, NULL, NULL);
+		uint32_t ns = attempt[i] & ~without;
+
+		pid = syscall(SYS_clone, (unsigned long)ns | SIGCHLD, NULL, NULL, NULL, NULL);
 		if (pid == 0)
-			child(path, argv, channel, exec_status, &map, &complaint, attempt[i]);
+			child(path, argv, channel, exec_status, &map, &complaint, ns);
 		if (pid > 0) {
-			*namespaces = attempt[i];
+			*namespaces = ns;
 			return (pid_t)pid;
 		}
 	}

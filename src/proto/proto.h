@@ -24,7 +24,7 @@
 #define PROTO_MAX_DISK_FILES 64   /* of all disks together */
 #define PROTO_MAX_FDS (PROTO_MAX_MODULES + PROTO_MAX_DISK_FILES + 4)
 
-enum proto_type { PROTO_CONFIG = 1, PROTO_PAUSE, PROTO_RESUME, PROTO_STOP };
+enum proto_type { PROTO_CONFIG = 1, PROTO_PAUSE, PROTO_RESUME, PROTO_STOP, PROTO_SHARE_START };
 
 struct proto_header {
 	uint32_t magic;
