@@ -14,7 +14,8 @@ static const char head[] =
 	"usage: doppel run [OPTIONS]\n"
 	"\n"
 	"Boots a machine in the foreground, its serial port on the terminal. Without --kernel it\n"
-	"boots the demo guest. Options in a file (-c) are overridden by those on the command line.\n";
+	"boots from the first --disk with a system on it, or without disks the demo guest. Options\n"
+	"in a file (-c) are overridden by those on the command line.\n";
 
 static const char tail[] =
 	"\n"

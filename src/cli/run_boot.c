@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Options of `doppel run` about what is booted: kernel, initial RAM disk, command line, modules. Without a kernel it is the demo
- * guest. Invariant and rules: run.h.
+ * Options of `doppel run` about what is booted: kernel, initial RAM disk, command line, modules. Without a kernel it is
+ * what a disk boots, and without a disk the demo guest. Invariant and rules: run.h.
  */
 #include <limits.h>
 #include <stdio.h>
@@ -83,11 +83,27 @@ static int demo_guest(struct run_request *req)
 	return b->append.text ? 0 : run_copy(req->config.append, sizeof(req->config.append), DEMO_APPEND, &b->append);
 }
 
+/* Without --kernel a machine with disks boots from them; what would go with a kernel of ours then makes no sense. */
+static int from_disk(struct run_request *req)
+{
+	const struct run_boot *b = &req->boot;
+	const struct run_arg *stray = b->initrd.text ? &b->initrd : req->config.nmodules ? &b->module[0] : NULL;
+
+	if (stray)
+		return run_error(stray, STATUS_USAGE, "the disk's kernel has its own; give a kernel as well, or leave it out");
+	snprintf(req->config.kernel, sizeof(req->config.kernel), "%.255s", req->disks.disk[0].text);
+	return 0;
+}
+
 static int finish(struct run_request *req)
 {
 	struct run_boot *b = &req->boot;
-	int ret = b->kernel.text ? 0 : demo_guest(req);
+	int ret = 0;
 
+	if (!b->kernel.text && req->config.ndisks > 0)
+		return from_disk(req);
+	if (!b->kernel.text)
+		ret = demo_guest(req);
 	if (ret == 0)
 		ret = open_named(req, &b->kernel, req->config.kernel, PROTO_FD_KERNEL);
 	if (ret == 0 && b->initrd.text)
@@ -101,7 +117,7 @@ static const struct run_option options[] = {
 	{.name = "kernel", .value = "F", .set = set_kernel,
 	 .help = "Linux bzImage, ELF with a PVH note, or multiboot 1 image"},
 	{.name = "initrd", .value = "F", .set = set_initrd, .help = "initial RAM disk (multiboot: the first module)"},
-	{.name = "append", .value = "STR", .set = set_append, .flags = RUN_EMPTY, .help = "kernel command line"},
+	{.name = "append", .value = "STR", .set = set_append, .flags = RUN_EMPTY, .help = "kernel command line; without --kernel it comes after the disk's own"},
 	{.name = "module", .value = "F[,ARGS]", .set = set_module, .flags = RUN_REPEATS,
 	 .help = "another boot module (multiboot, PVH); repeatable"},
 	{0},

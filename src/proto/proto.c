@@ -63,7 +63,7 @@ static bool terminated(const char *s, size_t size)
 	return memchr(s, 0, size) != NULL;
 }
 
-/* The role table and nmodules must describe the same machine: one kernel, at most one of the others. */
+/* The role table and nmodules must describe the same machine: at most one of each but modules and disks. */
 static bool roles_ok(const struct proto_config *cfg)
 {
 	unsigned count[PROTO_FD_LAST + 1] = {0};
@@ -73,7 +73,10 @@ static bool roles_ok(const struct proto_config *cfg)
 			return false;
 		count[cfg->role[i]]++;
 	}
-	return count[PROTO_FD_KERNEL] == 1 && count[PROTO_FD_INITRD] <= 1 && count[PROTO_FD_STATS] <= 1 &&
+	/* Without a kernel the machine boots from its disks, which have it all. */
+	if (count[PROTO_FD_KERNEL] == 0 && (cfg->ndisks == 0 || count[PROTO_FD_INITRD] || cfg->nmodules))
+		return false;
+	return count[PROTO_FD_KERNEL] <= 1 && count[PROTO_FD_INITRD] <= 1 && count[PROTO_FD_STATS] <= 1 &&
 	       count[PROTO_FD_MODULE] == cfg->nmodules && count[PROTO_FD_DISK] == cfg->ndisk_files &&
 	       count[PROTO_FD_SERIAL] == (cfg->serial == PROTO_SERIAL_FILE ? 1u : 0u);
 }

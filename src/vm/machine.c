@@ -5,28 +5,24 @@
  *   0        640K    768K   896K  1M                    low_ram <= 3G          4G        4G + high_ram
  *   | RAM    | (VGA) | RAM  | ACPI | RAM                 | PCI, APICs, ...       | RAM       |
  *
- * Invariant: after machine_create() (and again after machine_reset()) everything is in power-on state; machine_boot() then
- * makes vCPU 0 stand at the kernel's entry. Both run before the vCPU threads exist, or at a rendezvous of them (life.h).
+ * Invariant: after machine_create() (and again after machine_reset()) everything is in power-on state; machine_boot() (load.c)
+ * then makes vCPU 0 stand at the kernel's entry. Both run before the vCPU threads exist, or at a rendezvous of them (life.h).
  */
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
-#include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/timerfd.h>
 #include <unistd.h>
 
 #include "base/log.h"
-#include "dev/platform/acpi.h"
-#include "dev/platform/smbios.h"
 #include "vm/vm.h"
 
 #define HOLE_BEGIN 0xa0000ull
 #define HOLE_END 0xc0000ull
 #define LOW_MAX (3ull << 30)
 #define HIGH_BASE (4ull << 30)
-#define KERNEL_MAX (1ull << 30)
 
 static uint64_t file_size(int fd)
 {
@@ -163,6 +159,7 @@ const char *machine_create(struct vm *vm, struct proto_config *config, const int
 
 	vm->config = config;
 	vm->stats_fd = -1;
+	vm->kernel.fd = -1;
 	vm->notify_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	vm->timer_fd = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
 	vm->armed = UINT64_MAX;
@@ -197,71 +194,6 @@ void machine_destroy(struct vm *vm)
 		io_fini(&vm->io);
 		mem_destroy(vm->mem);
 	}
-}
-
-/* Reads the whole kernel into anonymous memory: a mapping of the file would let whoever shortens it kill us. */
-static const char *read_kernel(const struct vm_file *f, uint8_t **image)
-{
-	uint64_t off = 0;
-
-	if (f->size == 0 || f->size > KERNEL_MAX)
-		return f->size ? "larger than 1 GiB, which no kernel is; give a kernel" : "an empty file; give a kernel";
-	*image = mmap(NULL, f->size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	if (*image == MAP_FAILED)
-		return "not enough host memory to read it; free some";
-	while (off < f->size) {
-		ssize_t n = pread(f->fd, *image + off, f->size - off, (off_t)off);
-
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n <= 0) {
-			munmap(*image, f->size);
-			return "cannot be read to its end; check the file";
-		}
-		off += (uint64_t)n;
-	}
-	return NULL;
-}
-
-/* The ACPI tables go where firmware would leave them; the FACS among them is the guest's to write. */
-static const char *write_acpi(struct vm *vm)
-{
-	uint8_t buf[ACPI_TABLES_MAX(VCPU_MAX)];
-	int len = acpi_tables_build(buf, sizeof(buf), BOOT_ACPI, vm->config->cpus, &vm->target.rsdp);
-
-	return len < 0 ? "the ACPI tables cannot be built; give --cpus less" : boot_copy(&vm->target, BOOT_ACPI, buf, (size_t)len);
-}
-
-static const char *write_smbios(struct vm *vm)
-{
-	uint8_t buf[SMBIOS_TABLES_MAX];
-	int len = smbios_tables_build(buf, sizeof(buf), BOOT_SMBIOS);
-
-	return len < 0 ? "the SMBIOS tables cannot be built" : boot_copy(&vm->target, BOOT_SMBIOS, buf, (size_t)len);
-}
-
-const char *machine_boot(struct vm *vm)
-{
-	struct boot_source src = {.size = vm->kernel.size, .append = vm->config->append, .module = vm->module,
-				  .nmodules = vm->nmodules, .has_initrd = vm->has_initrd};
-	struct boot_entry entry;
-	uint8_t *image = NULL;
-	const char *err = read_kernel(&vm->kernel, &image);
-
-	if (err)
-		return err;
-	src.image = image;
-	err = write_acpi(vm);
-	if (!err)
-		err = write_smbios(vm);
-	if (!err)
-		err = boot_load(&vm->target, &src, &entry);
-	munmap(image, vm->kernel.size);
-	if (err)
-		return err;
-	boot_enter(&vm->target, &entry, vm->vcpu[0]);
-	log_info("%s: %s protocol, entry %#llx", vm->config->kernel, entry.protocol, (unsigned long long)entry.rip);
-	return NULL;
 }
 
 void machine_reset(struct vm *vm)

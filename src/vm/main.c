@@ -151,6 +151,7 @@ static int start_threads(struct vm *vm, struct start *s)
 static int run(struct vm *vm)
 {
 	struct start s = {.vm = vm, .lock = PTHREAD_MUTEX_INITIALIZER, .changed = PTHREAD_COND_INITIALIZER};
+	const char *err;
 	int ret;
 
 	if (start_threads(vm, &s) != 0) {
@@ -166,6 +167,14 @@ static int run(struct vm *vm)
 		log_info("sanitizer build: running without the system call filter");
 	else
 		vm->sandbox |= SANDBOX_SECCOMP;
+	/* Images are read behind the filter: they may be as hostile as the guest. */
+	err = machine_boot(vm);
+	if (err) {
+		log_error("%s: %s", vm->config->kernel, err);
+		return STATUS_START;
+	}
+	if (vm->config->flags & PROTO_F_CHECK)
+		return STATUS_POWEROFF;
 	pthread_mutex_lock(&s.lock);
 	s.go = true;
 	pthread_cond_broadcast(&s.changed);
@@ -195,12 +204,7 @@ static int machine_main(struct vm *vm, struct proto_config *cfg)
 	}
 	vm->sandbox = sandbox_enter(cfg->namespaces);
 	signals_init(vm);
-	err = machine_boot(vm);
-	if (err) {
-		log_error("%s: %s", cfg->kernel, err);
-		return STATUS_START;
-	}
-	return (cfg->flags & PROTO_F_CHECK) ? STATUS_POWEROFF : run(vm);
+	return run(vm);
 }
 
 int main(int argc, char **argv)

@@ -94,7 +94,7 @@ struct vm {
 /* machine.c: builds the machine the configuration asks for (before the sandbox closes) and takes it apart. */
 const char *machine_create(struct vm *vm, struct proto_config *config, const int *fds);
 void machine_destroy(struct vm *vm);
-/* Loads the kernel and puts vCPU 0 at its entry, the others wait for a start-up message; the machine must be in reset state. NULL or "cause; remedy". */
+/* load.c: loads the kernel, from its file or a disk, and puts vCPU 0 at its entry, the others wait for a start-up message; the machine must be in reset state. NULL or "cause; remedy". */
 const char *machine_boot(struct vm *vm);
 /* Everything back to power-on state (devices, memory, vCPUs, engines). At a rendezvous, or before the vCPU threads exist. */
 void machine_reset(struct vm *vm);

@@ -62,6 +62,8 @@ const char *boot_file_load(const struct boot_target *t, const struct boot_file *
 {
 	uint64_t off = 0;
 
+	if (f->data)
+		return boot_copy(t, gpa, f->data, f->size);
 	while (off < f->size) {
 		uint64_t in_page = (gpa + off) & PAGE_MASK, n = PAGE_SIZE - in_page;
 		uint8_t *page = mem_frame(t->mem, (gpa + off) >> PAGE_SHIFT, true);

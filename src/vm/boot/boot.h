@@ -36,9 +36,10 @@
 
 #define BOOT_MAX_MODULES 17
 
-/* A file loaded as it is (initrd, module); args is its command line. */
+/* A file loaded as it is (initrd, module), from memory if data is set; args is its command line. */
 struct boot_file {
 	int fd;
+	const uint8_t *data;
 	uint64_t size;
 	const char *args;
 };

@@ -49,6 +49,7 @@ static void test_check(void **state)
 	BAD(c.role[0] = 0);
 	BAD(c.role[0] = PROTO_FD_LAST + 1);
 	BAD(c.role[0] = PROTO_FD_INITRD);                        /* no kernel */
+	BAD(c.nfds = 0);                                         /* nothing to boot from */
 	BAD(c.nfds = 2; c.role[1] = PROTO_FD_KERNEL);            /* two */
 	BAD(c.nfds = 2; c.role[1] = PROTO_FD_MODULE);            /* not announced */
 	BAD(c.nmodules = 1);                                     /* announced, not there */
