@@ -175,6 +175,7 @@ static void fix_up(struct insn *in, const ZydisDecodedInstruction *z)
 		in->op[0] = in->op[1] = rax;
 		in->op[0].reg = R8;
 		in->op[0].enc = ENC_OPCODE;
+		in->gpr_write = BIT(R8) | BIT(RAX);
 	}
 }
 
@@ -216,6 +217,23 @@ static void set_operands(struct insn *in, const ZydisDecodedInstruction *z, cons
 			break;
 		}
 	}
+}
+
+/* Registers written by any operand, named or implied (MUL, CMPXCHG, strings, PUSH). */
+static uint16_t gpr_written(const ZydisDecodedInstruction *z, const ZydisDecodedOperand *ops)
+{
+	uint16_t mask = 0;
+
+	for (unsigned i = 0; i < z->operand_count; i++) {
+		struct insn_operand o = {0};
+
+		if (ops[i].type != ZYDIS_OPERAND_TYPE_REGISTER || !(ops[i].actions & ZYDIS_OPERAND_ACTION_MASK_WRITE))
+			continue;
+		set_reg(&o, ops[i].reg.value);
+		if (o.kind == OPND_GPR)
+			mask |= (uint16_t)BIT(o.reg);
+	}
+	return mask;
 }
 
 static uint8_t segment_override(ZydisInstructionAttributes a)
@@ -313,6 +331,7 @@ int insn_decode(struct insn *in, enum insn_mode mode, const uint8_t *code, size_
 	in->mem.scale = 1;
 	set_encoding(in, &z);
 	set_operands(in, &z, ops);
+	in->gpr_write = gpr_written(&z, ops);
 	set_flags(in, z.cpu_flags);
 	fix_up(in, &z);
 	return 0;

@@ -82,6 +82,7 @@ struct insn {
 	uint16_t flags_read;   /* arithmetic flags and DF, as FL_ bits (low 16): tested */
 	uint16_t flags_write;  /* ... modified, set, cleared or left undefined */
 	uint16_t flags_undef;
+	uint16_t gpr_write;    /* general registers written, operands that are not in op[] included: bit = x86_gpr */
 	uint16_t far_sel;
 	struct {
 		uint8_t seg;   /* effective segment: override or default (SS for rBP/rSP bases) */

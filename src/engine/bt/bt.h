@@ -44,6 +44,7 @@ struct bt_page {
 	uint32_t first_block; /* list through bt_block.next_in_page */
 	uint32_t hash_next;
 	uint8_t mode;
+	bool plain;           /* translations without spans, entered where a span straddles two guest pages */
 };
 
 struct bt_block {
@@ -85,6 +86,7 @@ struct bt_link {
 	uint32_t block;       /* source */
 	bool slot;            /* guest flags are in the flag slot on this edge */
 	bool backward;
+	bool plain;           /* to a translation without spans */
 };
 
 struct bt {
@@ -109,6 +111,7 @@ struct bt {
 	bool fpu_ok, tsd;     /* facts translations are specialised on */
 	bool single;          /* lockstep: leave after every block; blocks end before interpreted instructions */
 	enum exit_reason exit;
+	uint32_t gen;         /* v->mmu.gen when a service began: what the running block knows of the tables */
 	bool leave;           /* bt_service must return to the run loop with `exit` */
 	struct {
 		uint64_t translated, blocks, flushes, links, misses, slow_fill, slow_interp, interp, signals, smc, events;
@@ -122,7 +125,7 @@ int bt_cache_create(struct bt *bt);
 void bt_cache_destroy(struct bt *bt);
 void bt_flush(struct bt *bt);
 void bt_alias_trim(struct bt *bt);
-uint32_t bt_page_get(struct bt *bt, gfn_t gfn, enum bt_mode mode);          /* finds or adds; 0 = full */
+uint32_t bt_page_get(struct bt *bt, gfn_t gfn, enum bt_mode mode, bool plain); /* finds or adds; 0 = full */
 uint32_t bt_block_find(const struct bt *bt, uint32_t page, unsigned off);
 void bt_block_add(struct bt *bt, uint32_t block);
 void bt_block_publish(struct bt *bt, uint32_t block);                       /* enters it in the dispatch table */

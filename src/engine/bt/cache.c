@@ -209,17 +209,17 @@ static uint32_t page_bucket(gfn_t gfn)
 	return (uint32_t)(gfn * 0x9e3779b97f4a7c15ull >> 40) % BT_MAX_PAGES;
 }
 
-uint32_t bt_page_get(struct bt *bt, gfn_t gfn, enum bt_mode mode)
+uint32_t bt_page_get(struct bt *bt, gfn_t gfn, enum bt_mode mode, bool plain)
 {
 	uint32_t bucket = page_bucket(gfn), p;
 
 	for (p = bt->page_hash[bucket]; p; p = bt->page[p].hash_next)
-		if (bt->page[p].gfn == gfn && bt->page[p].mode == mode)
+		if (bt->page[p].gfn == gfn && bt->page[p].mode == mode && bt->page[p].plain == plain)
 			return p;
 	if (bt->npages == BT_MAX_PAGES)
 		return 0;
 	p = bt->npages++;
-	bt->page[p] = (struct bt_page){.gfn = gfn, .mode = (uint8_t)mode, .hash_next = bt->page_hash[bucket]};
+	bt->page[p] = (struct bt_page){.gfn = gfn, .mode = (uint8_t)mode, .plain = plain, .hash_next = bt->page_hash[bucket]};
 	bt->page_hash[bucket] = p;
 	return p;
 }

@@ -31,6 +31,8 @@
 #define H_ARITH  0xa8 /* ... the arithmetic flags and DF, which live in the host's RFLAGS */
 #define H_VIRT   0xb0 /* ... the others that PUSHF shows, which live in v->rflags */
 
+#define H_SPAN   0xb8 /* host addresses of spans (span.c), TR_SPANS of them */
+
 #define V_GPR    0x100
 #define V_RIP    0x180
 #define V_RFLAGS 0x188

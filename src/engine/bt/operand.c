@@ -39,6 +39,8 @@ uint32_t tr_site(struct tr *t, unsigned flags, unsigned size)
 
 void tr_get(struct tr *t, unsigned dst, unsigned guest)
 {
+	if (dst == R13 || dst == R14)
+		t->held[dst - R13] = -1;
 	if (tr_displaced(guest))
 		emit_load(&t->e, dst, EMEM(RSP, tr_slot(guest)));
 	else if (tr_host(guest) != dst)
@@ -55,6 +57,7 @@ void tr_put(struct tr *t, unsigned guest, unsigned src)
 
 void tr_page_address(struct tr *t, unsigned dst, int64_t off)
 {
+	t->held[dst - R13] = -1;
 	emit_load(&t->e, dst, EMEM(RSP, H_PB));
 	if (off)
 		emit_lea(&t->e, dst, EMEM(dst, (int32_t)off));
@@ -77,6 +80,7 @@ bool tr_address(struct tr *t)
 	int64_t disp = in->mem.disp;
 	unsigned base, index;
 
+	tr_held_forget(t);
 	if (in->rip_relative) {
 		disp += t->insn_off[t->i] + in->len;
 		if (disp != (int32_t)disp || in->addrsize != 8)
@@ -108,32 +112,57 @@ bool tr_address(struct tr *t)
 
 enum alignment { ALIGN_TEST /* misaligned accesses are checked for crossing */, ALIGN_DEMAND /* ... are interpreted */, ALIGN_KNOWN };
 
-static void lookup(struct tr *t, bool write, unsigned size, enum alignment align)
+/* Out-of-line code for a lookup of `size` bytes; NULL if there is no room. */
+static struct tr_cold_access *add_cold(struct tr *t, unsigned flags, unsigned size)
 {
 	struct tr_cold_access *c = &t->cold[t->ncold];
-	unsigned mask = size <= 1 ? 0 : size <= 2 ? 1 : size <= 4 ? 3 : size <= 8 ? 7 : size <= 16 ? 15 : 31;
 
 	if (t->ncold == TR_MAX_COLD) {
 		t->overflow = true;
-		return;
+		return NULL;
 	}
-	if (!t->slot && (t->live_before[t->i] & FL_ARITH))
-		tr_flags_to_slot(t);
 	t->ncold++;
-	c->site = tr_site(t, (write ? SITE_WRITE : 0) | (align == ALIGN_DEMAND ? SITE_END : 0), size);
-	c->size = (uint8_t)size;
-	c->misaligned = NULL;
-	c->demand = align == ALIGN_DEMAND;
-	if (mask && align != ALIGN_KNOWN) {
-		emit_test_imm8(&t->e, R13, (uint8_t)mask);
-		c->misaligned = emit_jcc(&t->e, CC_NE, emit_here(&t->e));
-	}
+	*c = (struct tr_cold_access){.site = tr_site(t, flags, size), .size = (uint8_t)size};
+	return c;
+}
+
+/* r14 = entry of the page of r13, or to the cold code. */
+static void load_entry(struct tr *t, struct tr_cold_access *c, bool write)
+{
 	c->back = emit_here(&t->e);
 	emit_pext(&t->e, R14, R13, EMEM(RSP, H_MASK));
 	emit_op_mem(&t->e, true, 0x03, R14, EMEM(RSP, write ? H_WTAB : H_RTAB)); /* add */
 	emit_load(&t->e, R14, EMEMX(NOREG, R14, 8, 0));
 	emit_op_reg(&t->e, true, 0x85, R14, R14); /* test r14, r14 */
 	c->absent = emit_jcc(&t->e, CC_E, emit_here(&t->e));
+}
+
+static void lookup(struct tr *t, bool write, unsigned size, enum alignment align)
+{
+	unsigned mask = size <= 1 ? 0 : size <= 2 ? 1 : size <= 4 ? 3 : size <= 8 ? 7 : size <= 16 ? 15 : 31;
+	struct tr_cold_access *c;
+
+	tr_held_forget(t);
+	if (!t->slot && (t->live_before[t->i] & FL_ARITH))
+		tr_flags_to_slot(t);
+	c = add_cold(t, (write ? SITE_WRITE : 0) | (align == ALIGN_DEMAND ? SITE_END : 0), size);
+	if (!c)
+		return;
+	c->demand = align == ALIGN_DEMAND;
+	if (mask && align != ALIGN_KNOWN) {
+		emit_test_imm8(&t->e, R13, (uint8_t)mask);
+		c->misaligned = emit_jcc(&t->e, CC_NE, emit_here(&t->e));
+	}
+	load_entry(t, c, write);
+}
+
+void tr_lookup_span(struct tr *t, bool write)
+{
+	/* One byte of the span's page, so that what C does about it never crosses. */
+	struct tr_cold_access *c = add_cold(t, (write ? SITE_WRITE : 0) | SITE_END, 1);
+
+	if (c)
+		load_entry(t, c, write);
 }
 
 void tr_lookup(struct tr *t, bool write, unsigned size)

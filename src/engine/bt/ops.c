@@ -1,196 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Which instructions are translated, and the ones that need more than re-encoding: stack, control transfer, LEA, RDTSC,
- * interrupt-flag instructions. Everything not listed in `computes` or handled here goes to the interpreter.
+ * The instructions that need more than re-encoding: stack, control transfer, LEA, RDTSC, interrupt-flag instructions; and the
+ * emission of any instruction, with the interpreter where a form is refused.
  */
 #include <Zydis/Zydis.h>
 
 #include "engine/bt/tr.h"
 
 #define M(x) ZYDIS_MNEMONIC_##x
-
-/* Integer instructions that only compute on registers and one memory operand: re-encoded as they are. */
-static bool computes(const struct insn *in)
-{
-	switch (in->mnemonic) {
-	case M(ADD): case M(ADC): case M(SUB): case M(SBB): case M(CMP): case M(AND): case M(OR): case M(XOR):
-	case M(TEST): case M(INC): case M(DEC): case M(NEG): case M(NOT):
-	case M(SHL): case M(SHR): case M(SAR): case M(ROL): case M(ROR): case M(RCL): case M(RCR): case M(SHLD): case M(SHRD):
-	case M(MUL): case M(IMUL): case M(DIV): case M(IDIV):
-	case M(BSF): case M(BSR): case M(TZCNT): case M(LZCNT): case M(POPCNT):
-	case M(ANDN): case M(BEXTR): case M(BLSI): case M(BLSMSK): case M(BLSR): case M(BZHI): case M(MULX): case M(PDEP):
-	case M(PEXT): case M(RORX): case M(SARX): case M(SHLX): case M(SHRX): case M(ADCX): case M(ADOX):
-	case M(MOVBE): case M(BSWAP): case M(CRC32): case M(CMPXCHG): case M(CMPXCHG8B): case M(CMPXCHG16B):
-	case M(XADD): case M(XCHG): case M(CBW): case M(CWDE): case M(CDQE): case M(CWD): case M(CDQ): case M(CQO):
-	case M(LAHF): case M(SAHF): case M(CLC): case M(STC): case M(CMC): case M(CLD): case M(STD):
-	case M(MOVSX): case M(MOVSXD): case M(MOVZX): case M(MOVNTI): case M(LFENCE): case M(SFENCE): case M(MFENCE):
-	case M(PAUSE):
-		return true;
-	case M(BT): case M(BTS): case M(BTR): case M(BTC):
-		return true;
-	case M(MOV):
-		for (unsigned i = 0; i < in->nops; i++)
-			if (in->op[i].kind != OPND_GPR && in->op[i].kind != OPND_MEM && in->op[i].kind != OPND_IMM)
-				return false;
-		return in->has_modrm || in->op[0].kind == OPND_GPR ? in->opcode < 0xa0 || in->opcode > 0xa3 : false;
-	default:
-		return in->category == ZYDIS_CATEGORY_SETCC || in->category == ZYDIS_CATEGORY_CMOV;
-	}
-}
-
-/* Vector and x87 instructions the host may execute in place. */
-static bool vector_computes(const struct bt *bt, const struct insn *in)
-{
-	if (!bt->fpu_ok || in->has_vsib || in->hidden_mem)
-		return false;
-	switch (in->mnemonic) {
-	case M(FNSTENV): case M(FLDENV): case M(FNSAVE):
-	case M(FRSTOR): case M(FXSAVE): case M(FXRSTOR):
-		return false;
-	default:
-		return true;
-	}
-}
-
-static bool is_nop(const struct insn *in)
-{
-	switch (in->mnemonic) {
-	case M(NOP): case M(PREFETCHNTA): case M(PREFETCHT0): case M(PREFETCHT1): case M(PREFETCHT2): case M(PREFETCHW):
-	case M(PREFETCH):
-		return true;
-	default:
-		return false;
-	}
-}
-
-static bool is_stack(enum bt_mode mode, const struct insn *in)
-{
-	const struct insn_operand *o = &in->op[0];
-	unsigned word = tr_word(mode);
-
-	if (in->mnemonic == M(LEAVE))
-		return in->opsize == word;
-	if (in->mnemonic == M(PUSH))
-		return in->stacksize == word && in->opsize == word &&
-		       (o->kind == OPND_GPR || o->kind == OPND_IMM || o->kind == OPND_MEM);
-	if (in->mnemonic == M(POP))
-		return in->opsize == word && o->kind == OPND_GPR && o->reg != RSP;
-	return false;
-}
-
-static bool is_flow(enum bt_mode mode, const struct insn *in)
-{
-	unsigned word = tr_word(mode);
-
-	switch (in->mnemonic) {
-	case M(JMP): case M(CALL):
-		if (in->op[0].kind == OPND_REL)
-			return in->opsize != 2;
-		return in->opsize == word &&
-		       (in->op[0].kind == OPND_GPR || (in->op[0].kind == OPND_MEM && in->op[0].size == word));
-	case M(RET):
-		return in->opsize == word && (in->opcode == 0xc3 || in->opcode == 0xc2);
-	case M(JCXZ): case M(JECXZ): case M(JRCXZ): case M(LOOP): case M(LOOPE): case M(LOOPNE):
-		return false;
-	default:
-		return in->category == ZYDIS_CATEGORY_COND_BR && in->opsize != 2;
-	}
-}
-
-/* System instructions worth code of their own; those that need privilege in supervisor mode only. */
-static bool is_inline_system(const struct bt *bt, enum bt_mode mode, const struct insn *in)
-{
-	switch (in->mnemonic) {
-	case M(RDTSC):
-		return !bt->tsd && !bt->single;
-	case M(STI):
-		return mode == BT_K64 && !bt->single;
-	case M(CLI): case M(SWAPGS):
-		return mode == BT_K64;
-	case M(PUSHFQ):
-		return mode != BT_U32 && in->opsize == 8;
-	case M(MOV): /* from a segment register */
-		return in->op[0].kind == OPND_GPR && in->op[1].kind == OPND_SEG && in->op[0].size >= 4;
-	case M(SYSCALL):
-		return mode == BT_U64 && !bt->single;
-	case M(SYSRET):
-		return mode == BT_K64 && !bt->single;
-	default:
-		return false;
-	}
-}
-
-/* Forms that 32-bit code has and 64-bit code has not: a based segment, the second encoding of the immediate group. */
-static bool only_32(const struct insn *in)
-{
-	bool mem = false;
-
-	for (unsigned i = 0; i < in->nops; i++)
-		mem |= in->op[i].kind == OPND_MEM;
-	return (mem && (in->addrsize != 4 || (in->mnemonic != M(LEA) && (in->mem.seg == FS || in->mem.seg == GS ||
-									  in->mem.seg == CS)))) ||
-	       (in->map == ZYDIS_OPCODE_MAP_DEFAULT && in->opcode == 0x82);
-}
-
-enum tr_class tr_classify(const struct bt *bt, enum bt_mode mode, const struct insn *in)
-{
-	if (mode == BT_U32 && only_32(in))
-		return in->mnemonic == M(CALL) || in->mnemonic == M(JMP) ? TR_INTERP_END : TR_INTERP;
-	if (in->kind != INSN_INT)
-		return vector_computes(bt, in) ? TR_COMPUTE : TR_INTERP;
-	/* What is executed as it is must have no memory operand but the one that is replaced (docs/design/isolation.md). */
-	if (is_nop(in) || (computes(in) && !in->hidden_mem))
-		return TR_COMPUTE;
-	if (is_stack(mode, in) || is_flow(mode, in) || in->mnemonic == M(LEA) || is_inline_system(bt, mode, in))
-		return TR_FLOW;
-	if (in->category == ZYDIS_CATEGORY_STRINGOP || in->mnemonic == M(MOV) || in->mnemonic == M(CPUID) ||
-	    in->mnemonic == M(POP) || in->mnemonic == M(PUSH)) {
-		for (unsigned i = 0; i < in->nops; i++)
-			if (in->op[i].kind == OPND_CR || in->op[i].kind == OPND_DR || in->op[i].kind == OPND_SEG)
-				return TR_INTERP_END;
-		return TR_INTERP;
-	}
-	return TR_INTERP_END;
-}
-
-uint16_t tr_flags_killed(const struct insn *in)
-{
-	switch (in->mnemonic) {
-	case M(SHL): case M(SHR): case M(SAR): case M(ROL): case M(ROR): case M(RCL): case M(RCR): case M(SHLD): case M(SHRD):
-		/* A count of zero writes no flag; rotates keep the others, and OF is only defined for a count of 1. */
-		for (unsigned i = 1; i < in->nops; i++)
-			if (in->op[i].kind == OPND_IMM && (in->imm[in->op[i].reg] & (in->opsize == 8 ? 63 : 31)))
-				return in->flags_write & FL_ARITH;
-		return 0;
-	case M(PUSHFQ): case M(CMPXCHG8B): case M(CMPXCHG16B):
-		return in->mnemonic == M(PUSHFQ) ? 0 : FL_ZF;
-	case M(MUL): case M(IMUL): case M(DIV): case M(IDIV): case M(BSF): case M(BSR): case M(TZCNT): case M(LZCNT):
-		/* Some processors leave the undefined ones as they were, and so do we then. */
-		return in->flags_write & ~in->flags_undef & FL_ARITH;
-	default:
-		break;
-	}
-	if (in->category == ZYDIS_CATEGORY_STRINGOP)
-		return 0;
-	return in->flags_write & FL_ARITH;
-}
-
-uint16_t tr_flags_used(const struct bt *bt, enum bt_mode mode, const struct insn *in)
-{
-	enum tr_class c = tr_classify(bt, mode, in);
-
-	if (c == TR_INTERP || c == TR_INTERP_END)
-		return FL_ARITH;
-	if (c == TR_FLOW && in->category == ZYDIS_CATEGORY_COND_BR)
-		return FL_ARITH; /* a side exit */
-	if (in->mnemonic == M(PUSHFQ) || in->mnemonic == M(SYSCALL) || in->mnemonic == M(SYSRET) || in->mnemonic == M(STI))
-		return FL_ARITH;
-	if (c == TR_FLOW)
-		return 0; /* what a branch leaves alive is in live_after */
-	if (in->mnemonic == M(DIV) || in->mnemonic == M(IDIV))
-		return 0;
-	return in->flags_read & FL_ARITH;
-}
 
 /* --- stack ----------------------------------------------------------------------------------------------------- */
 
@@ -215,11 +32,17 @@ static void word_store(struct tr *t, struct emem m, unsigned reg)
 	emit_op_mem(&t->e, t->mode != BT_U32, 0x89, reg, m);
 }
 
-/* Every push: look the slot below guest RSP up, store, then move RSP (so that a fault changes nothing). */
-static void push_begin(struct tr *t)
+/* Every push: look the slot below guest RSP up, store, then move RSP (so that a fault changes nothing). The slot's host address:
+ * base register and displacement; returns the scratch register that is free. */
+static unsigned push_begin(struct tr *t, struct emem *m)
 {
+	if (tr_span_stack(t, RSP, -(int)tr_word(t->mode), true, m))
+		return tr_other_scratch(m->base);
 	word_lea(t, R13, EMEM(R15, -(int)tr_word(t->mode)));
 	tr_lookup_stack(t, true);
+	emit_lea(&t->e, R13, EMEMX(R13, R14, 1, 0));
+	*m = EMEM(R13, 0);
+	return R14;
 }
 
 static void push_end(struct tr *t)
@@ -229,21 +52,23 @@ static void push_end(struct tr *t)
 
 static void push_reg(struct tr *t, unsigned guest)
 {
-	push_begin(t);
-	if (tr_displaced(guest)) {
-		emit_lea(&t->e, R13, EMEMX(R13, R14, 1, 0));
-		tr_get(t, R14, guest);
-		word_store(t, EMEM(R13, 0), R14);
-	} else {
-		word_store(t, EMEMX(R13, R14, 1, 0), tr_host(guest));
-	}
+	struct emem m;
+	unsigned src = push_begin(t, &m);
+
+	if (tr_displaced(guest))
+		tr_get(t, src, guest);
+	else
+		src = tr_host(guest);
+	word_store(t, m, src);
 	push_end(t);
 }
 
 static void push_imm(struct tr *t, int32_t imm)
 {
-	push_begin(t);
-	emit_op_mem(&t->e, t->mode != BT_U32, 0xc7, 0, EMEMX(R13, R14, 1, 0));
+	struct emem m;
+
+	push_begin(t, &m);
+	emit_op_mem(&t->e, t->mode != BT_U32, 0xc7, 0, m);
 	emit_u32(&t->e, (uint32_t)imm);
 	push_end(t);
 }
@@ -251,20 +76,52 @@ static void push_imm(struct tr *t, int32_t imm)
 /* Pushes what is in H_TMP1. */
 static void push_tmp1(struct tr *t)
 {
-	push_begin(t);
-	emit_lea(&t->e, R13, EMEMX(R13, R14, 1, 0));
-	emit_load(&t->e, R14, EMEM(RSP, H_TMP1));
-	word_store(t, EMEM(R13, 0), R14);
+	struct emem m;
+	unsigned src = push_begin(t, &m);
+
+	t->held[src - R13] = -1;
+	emit_load(&t->e, src, EMEM(RSP, H_TMP1));
+	word_store(t, m, src);
 	push_end(t);
 }
 
 static void push_return_address(struct tr *t)
 {
-	push_begin(t);
-	emit_lea(&t->e, R13, EMEMX(R13, R14, 1, 0));
-	tr_page_address(t, R14, t->insn_off[t->i] + tr_insn(t)->len);
-	word_store(t, EMEM(R13, 0), R14);
+	struct emem m;
+	unsigned src = push_begin(t, &m);
+
+	tr_page_address(t, src, t->insn_off[t->i] + tr_insn(t)->len);
+	word_store(t, m, src);
 	push_end(t);
+}
+
+/* r13 = the memory operand, a word. */
+static bool load_operand(struct tr *t)
+{
+	struct emem m = EMEMX(R13, R14, 1, 0);
+
+	if (!tr_span_operand(t, false, tr_word(t->mode), &m)) {
+		if (!tr_address(t))
+			return false;
+		tr_lookup(t, false, tr_word(t->mode));
+	}
+	word_load(t, R13, m);
+	t->held[0] = -1;
+	return true;
+}
+
+/* reg = the word at the top of the stack; may use r13 and r14. */
+static void load_top(struct tr *t, unsigned reg)
+{
+	struct emem m = EMEMX(R13, R14, 1, 0);
+
+	if (!tr_span_stack(t, RSP, 0, false, &m)) {
+		word_mov(t, R13, R15);
+		tr_lookup_stack(t, false);
+	}
+	word_load(t, reg, m);
+	if (reg == R13)
+		t->held[0] = -1;
 }
 
 static bool op_push(struct tr *t)
@@ -279,13 +136,11 @@ static bool op_push(struct tr *t)
 		push_imm(t, (int32_t)in->imm[0]);
 		return true;
 	default:
-		if (!tr_address(t))
+		if (!load_operand(t))
 			return false;
-		tr_lookup(t, false, tr_word(t->mode));
 		/* Interpreted for its source's sake the push has not tested RSP, which what follows relies on. */
 		if (!t->rsp_aligned && !t->overflow && !t->bt->single)
 			t->bt->site[t->bt->nsites - 1].flags |= SITE_END;
-		word_load(t, R13, EMEMX(R13, R14, 1, 0));
 		emit_store(&t->e, EMEM(RSP, H_TMP1), R13);
 		push_tmp1(t);
 		return true;
@@ -297,9 +152,7 @@ static bool op_pop(struct tr *t)
 	unsigned guest = tr_insn(t)->op[0].reg;
 	unsigned dst = tr_displaced(guest) ? R13 : tr_host(guest);
 
-	word_mov(t, R13, R15);
-	tr_lookup_stack(t, false);
-	word_load(t, dst, EMEMX(R13, R14, 1, 0));
+	load_top(t, dst);
 	if (tr_displaced(guest))
 		tr_put(t, guest, R13);
 	word_lea(t, R15, EMEM(R15, (int)tr_word(t->mode)));
@@ -308,9 +161,16 @@ static bool op_pop(struct tr *t)
 
 static bool op_leave(struct tr *t)
 {
+	struct emem m = EMEMX(R13, R14, 1, 0);
+
+	if (tr_span_stack(t, RBP, 0, false, &m)) {
+		word_lea(t, R15, EMEM(RBP, (int)tr_word(t->mode)));
+		word_load(t, RBP, m);
+		return true;
+	}
 	word_mov(t, R13, RBP);
 	tr_lookup(t, false, tr_word(t->mode));
-	word_load(t, RBP, EMEMX(R13, R14, 1, 0));
+	word_load(t, RBP, m);
 	word_lea(t, R15, EMEM(R13, (int)tr_word(t->mode)));
 	return true;
 }
@@ -329,11 +189,7 @@ static bool indirect_target(struct tr *t)
 			tr_get(t, R13, in->op[0].reg);
 		return true;
 	}
-	if (!tr_address(t))
-		return false;
-	tr_lookup(t, false, tr_word(t->mode));
-	word_load(t, R13, EMEMX(R13, R14, 1, 0));
-	return true;
+	return load_operand(t);
 }
 
 static int32_t branch_target(const struct tr *t)
@@ -376,9 +232,7 @@ static bool op_ret(struct tr *t)
 	const struct insn *in = tr_insn(t);
 	int32_t pop = in->opcode == 0xc2 ? (int32_t)(in->imm[0] & 0xffff) : 0;
 
-	word_mov(t, R13, R15);
-	tr_lookup_stack(t, false);
-	word_load(t, R13, EMEMX(R13, R14, 1, 0));
+	load_top(t, R13);
 	pop += (int32_t)tr_word(t->mode);
 	word_lea(t, R15, EMEM(R15, pop));
 	tr_exit_dispatch(t, pop);
@@ -392,6 +246,7 @@ static bool op_jcc(struct tr *t)
 	if (t->slot)
 		tr_flags_to_host(t);
 	tr_jcc(t, in->opcode & 15, branch_target(t));
+	t->scratch_known = true;
 	return true;
 }
 
@@ -420,6 +275,7 @@ static bool op_lea(struct tr *t)
 
 		s.mem = &m;
 		tr_reencode(t, in, &s);
+		t->scratch_known = true;
 		return true;
 	}
 	if (!tr_address(t))
@@ -620,29 +476,65 @@ static void track_rsp(struct tr *t, const struct insn *in, bool interpreted)
 	}
 }
 
+/* What an attempt to translate an instruction changes besides scratch, to be taken back if the form is refused. */
+struct attempt {
+	struct emit e;
+	unsigned ncold, nlinks, next_span;
+	bool slot, rsp_aligned;
+	struct tr_span span[TR_SPANS];
+};
+
+static void attempt_begin(const struct tr *t, struct attempt *a)
+{
+	*a = (struct attempt){t->e, t->ncold, t->nlinks, t->next_span, t->slot, t->rsp_aligned, {{0}}};
+	for (unsigned k = 0; k < TR_SPANS; k++)
+		a->span[k] = t->span[k];
+}
+
+static void attempt_undo(struct tr *t, const struct attempt *a)
+{
+	t->e = a->e;
+	t->ncold = a->ncold;
+	t->nlinks = a->nlinks;
+	t->next_span = a->next_span;
+	t->slot = a->slot;
+	t->rsp_aligned = a->rsp_aligned;
+	for (unsigned k = 0; k < TR_SPANS; k++)
+		t->span[k] = a->span[k];
+}
+
+/* Code that may be retried from its beginning after a second access, or uses scratch before its access, must not begin with
+ * held addresses. */
+static bool starts_afresh(const struct insn *in)
+{
+	return in->mnemonic == M(PUSHFQ) ||
+	       ((in->mnemonic == M(PUSH) || in->mnemonic == M(CALL)) && in->op[0].kind == OPND_MEM);
+}
+
 void tr_emit_insn(struct tr *t)
 {
 	const struct insn *in = tr_insn(t);
 	enum tr_class c = tr_classify(t->bt, t->mode, in);
-	struct emit mark = t->e;
-	unsigned ncold = t->ncold;
-	bool ok = true, slot = t->slot, rsp_aligned = t->rsp_aligned;
+	struct attempt before;
+	bool ok = c == TR_NOP;
 
+	attempt_begin(t, &before);
+	t->scratch_known = c == TR_NOP;
+	if (starts_afresh(in))
+		tr_held_forget(t);
 	if (c == TR_COMPUTE)
-		ok = is_nop(in) || tr_compute(t);
+		ok = tr_compute(t);
 	else if (c == TR_FLOW)
 		ok = emit_flow(t);
-	else
-		ok = false;
+	if (!t->scratch_known)
+		tr_held_forget(t);
 	if (ok) {
 		track_rsp(t, in, false);
-		return;
+	} else {
+		attempt_undo(t, &before);
+		tr_spans_forget(t);
+		track_rsp(t, in, true);
+		emit_interp(t, c == TR_INTERP_END);
 	}
-	/* Nothing before a refusal changes anything but scratch: take it back. */
-	t->e = mark;
-	t->ncold = ncold;
-	t->slot = slot;
-	t->rsp_aligned = rsp_aligned;
-	track_rsp(t, in, true);
-	emit_interp(t, c == TR_INTERP_END);
+	tr_values_step(&t->values, in);
 }

@@ -292,26 +292,35 @@ static void flags_for_insn(struct tr *t, const struct insn *in)
 
 static bool compute_mem(struct tr *t, const struct insn *in, const struct insn_operand *mo)
 {
-	static const uint8_t avail[] = {R14};
+	uint8_t avail[] = {R14};
 	struct tr_subst s = {-1, -1, -1, -1, NULL};
 	struct scratch sc[2];
 	struct emem m = EMEMX(R13, R14, 1, 0);
 	int n = assign_scratch(in, &s, sc, avail, 1);
 
-	if (n < 0 || touches_high8(in) || !size_handled(mo->size) || !tr_address(t))
+	if (n < 0 || touches_high8(in) || !size_handled(mo->size))
 		return false;
-	tr_lookup(t, mo->write, mo->size);
-	if (n) {
-		emit_lea(&t->e, R13, m);
-		m = EMEM(R13, 0);
-		if (sc[0].load)
-			emit_load(&t->e, R14, EMEM(RSP, tr_slot(sc[0].guest)));
+	if (tr_span_operand(t, mo->write, mo->size, &m)) {
+		avail[0] = tr_other_scratch(m.base);
+		assign_scratch(in, &s, sc, avail, 1);
+	} else {
+		if (!tr_address(t))
+			return false;
+		tr_lookup(t, mo->write, mo->size);
+		if (n)
+			emit_lea(&t->e, R13, m);
+		if (n)
+			m = EMEM(R13, 0);
 	}
+	if (n)
+		t->held[avail[0] - R13] = -1;
+	if (n && sc[0].load)
+		emit_load(&t->e, avail[0], EMEM(RSP, tr_slot(sc[0].guest)));
 	flags_for_insn(t, in);
 	s.mem = &m;
 	tr_reencode(t, in, &s);
 	if (n && sc[0].store)
-		emit_store(&t->e, EMEM(RSP, tr_slot(sc[0].guest)), R14);
+		emit_store(&t->e, EMEM(RSP, tr_slot(sc[0].guest)), avail[0]);
 	return true;
 }
 
@@ -385,15 +394,19 @@ static bool compute_reg(struct tr *t, const struct insn *in)
 		s.mem = &slot;
 		flags_for_insn(t, in);
 		tr_reencode(t, in, &s);
+		t->scratch_known = true;
 		return true;
 	}
 	n = assign_scratch(in, &s, sc, avail, 2);
 	/* AH..BH exist without REX only, and R15 (guest RSP) needs one. */
 	if (n < 0 || (touches_high8(in) && (s.rm == R15 || s.reg == R15)))
 		return false;
-	for (int k = 0; k < n; k++)
+	t->scratch_known = true;
+	for (int k = 0; k < n; k++) {
+		t->held[sc[k].host - R13] = -1;
 		if (sc[k].load)
 			emit_load(&t->e, sc[k].host, EMEM(RSP, tr_slot(sc[k].guest)));
+	}
 	flags_for_insn(t, in);
 	tr_reencode(t, in, &s);
 	for (int k = 0; k < n; k++)
@@ -413,6 +426,6 @@ bool tr_compute(struct tr *t)
 		return compute_mem(t, in, mo);
 	/* Host faults (#DE, SIMD and x87 exceptions) find the instruction through a site. */
 	if (in->kind != INSN_INT || in->mnemonic == ZYDIS_MNEMONIC_DIV || in->mnemonic == ZYDIS_MNEMONIC_IDIV)
-		tr_site(t, 0, 0);
+		tr_site(t, SITE_END, 0);
 	return compute_reg(t, in);
 }

@@ -134,17 +134,17 @@ static uint32_t lookup_page(struct bt *bt)
 		return x / bt_etab_off(1);
 	if (mmu_walk(&v->mmu, v->rip, MMU_FETCH, user, &w) || !mem_frame(v->mem, w.gpa >> PAGE_SHIFT, false))
 		return 0;
-	page = bt_page_get(bt, w.gpa >> PAGE_SHIFT, mode_of(v));
+	page = bt_page_get(bt, w.gpa >> PAGE_SHIFT, mode_of(v), false);
 	if (!page) {
 		bt_flush(bt);
-		page = bt_page_get(bt, w.gpa >> PAGE_SHIFT, mode_of(v));
+		page = bt_page_get(bt, w.gpa >> PAGE_SHIFT, mode_of(v), false);
 	}
 	mmu_set_exec(&v->mmu, v->rip, user, bt_etab_off(page));
 	return page;
 }
 
-/* The block at v->rip, translated if need be; 0 if the interpreter must take this instruction. */
-static uint32_t lookup(struct bt *bt)
+/* The block at v->rip, translated if need be; 0 if the interpreter must take this instruction. plain: without spans. */
+static uint32_t lookup(struct bt *bt, bool plain)
 {
 	unsigned off = bt->v->rip & PAGE_MASK;
 	uint32_t b = 0;
@@ -155,8 +155,10 @@ static uint32_t lookup(struct bt *bt)
 
 		if (!page)
 			return 0;
-		b = bt_block_find(bt, page, off);
-		if (!b)
+		if (plain)
+			page = bt_page_get(bt, bt->page[page].gfn, mode_of(bt->v), true);
+		b = page ? bt_block_find(bt, page, off) : 0;
+		if (!b && page)
 			b = bt_translate(bt, page, off);
 		if (!b)
 			bt_flush(bt);
@@ -176,7 +178,7 @@ static uint64_t dispatch(struct bt *bt)
 	bt_flush(bt);
 #endif
 	check_facts(bt);
-	b = lookup(bt);
+	b = lookup(bt, false);
 	if (!b)
 		return 0;
 	bt_block_publish(bt, b);
@@ -208,7 +210,7 @@ static uint64_t interpret(struct bt *bt, const struct bt_site *site)
 	if (r > 0 || __atomic_load_n(&v->event, __ATOMIC_RELAXED))
 		return 0;
 	if ((s.flags & SITE_END) || v->rip != next || generation != bt->generation || bt->block[s.block].dead ||
-	    mode != mode_of(v) || !translatable(v))
+	    mode != mode_of(v) || !translatable(v) || v->mmu.gen != bt->gen)
 		return dispatch(bt);
 	return resume(bt, s.next);
 }
@@ -238,11 +240,16 @@ static uint64_t slow_access(struct bt *bt, const struct bt_site *site)
 	    mmu_resolve(&v->mmu, gva, write, user, user, &target) == 0 &&
 	    (write ? v->mmu.cur->w : v->mmu.cur->r)[mmu_vpn(gva)]) {
 		bt->stats.slow_fill++;
-		/* Setting an accessed bit may have changed the very code that runs. */
-		return bt->block[site->block].dead ? dispatch(bt) : resume(bt, site->start);
+		/* Setting an accessed bit may have changed the very code that runs; spans rely on what the tables held. */
+		return bt->block[site->block].dead || v->mmu.gen != bt->gen ? dispatch(bt) : resume(bt, site->start);
 	}
 	bt->stats.slow_interp++;
 	return interpret(bt, site);
+}
+
+static gfn_t frame_of(const struct bt *bt, uint32_t block)
+{
+	return bt->page[bt->block[block].page].gfn;
 }
 
 static uint64_t link_branch(struct bt *bt, uint32_t l)
@@ -254,11 +261,11 @@ static uint64_t link_branch(struct bt *bt, uint32_t l)
 
 	if (__atomic_load_n(&v->event, __ATOMIC_RELAXED) || bt->single)
 		return 0;
-	b = lookup(bt);
+	b = lookup(bt, bt->link[l].plain);
 	if (!b)
 		return 0;
 	/* Inside a page the frame is not compared again: it must be the source's, though the page may have been mapped anew. */
-	moved = generation != bt->generation || (!cross && bt->block[b].page != bt->block[bt->link[l].block].page);
+	moved = generation != bt->generation || (!cross && frame_of(bt, b) != frame_of(bt, bt->link[l].block));
 #ifndef TORTURE_NOCHAIN
 	if (!moved)
 		bt_link_patch(bt, l, b, cross);
@@ -274,6 +281,7 @@ uint64_t bt_service(struct vcpu *v, unsigned reason)
 	uint32_t arg = (uint32_t)*hot(v, H_SITE);
 	uint64_t page_base = *hot(v, H_PB);
 
+	bt->gen = v->mmu.gen;
 	switch (reason) {
 	case BT_SVC_MISS:
 		bt->stats.misses++;
@@ -316,7 +324,7 @@ uint32_t bt_block_here(struct bt *bt)
 	if (!translatable(bt->v))
 		return 0;
 	check_facts(bt);
-	return lookup(bt);
+	return lookup(bt, false);
 }
 
 void bt_run_block(struct bt *bt, uint32_t block)

@@ -26,6 +26,24 @@ struct tr_cold_link {
 	uint32_t link;
 };
 
+/* What a register holds: the unknown value `root`, plus off. */
+struct tr_value {
+	uint16_t root;
+	int64_t off;
+};
+struct tr_values {
+	struct tr_value reg[GPR_COUNT];
+	uint16_t roots;    /* the next fresh one */
+};
+
+/* Guest bytes [root+lo, root+hi) that one lookup has found in one page (span.c). */
+#define TR_SPANS 4
+struct tr_span {
+	bool active, write;
+	uint16_t root;
+	int64_t lo, hi;
+};
+
 struct tr {
 	struct bt *bt;
 	struct emit e;
@@ -48,6 +66,12 @@ struct tr {
 	uint16_t insn_off[BT_BLOCK_INSNS + 1];
 	struct insn insn[BT_BLOCK_INSNS];
 	bool overflow;                       /* sites or links ran out */
+	bool plain;                          /* without spans */
+	struct tr_values values;             /* before the current instruction */
+	struct tr_span span[TR_SPANS];
+	unsigned next_span;
+	int8_t held[2];                      /* which span's host address r13 and r14 hold between instructions, -1 = none */
+	bool scratch_known;                  /* `held` is true after the current instruction */
 };
 
 static inline const struct insn *tr_insn(const struct tr *t) { return &t->insn[t->i]; }
@@ -56,6 +80,7 @@ static inline bool tr_displaced(unsigned guest) { return guest >= R13; }
 static inline int32_t tr_slot(unsigned guest) { return guest == R13 ? H_R13 : guest == R14 ? H_R14 : H_R15; }
 /* Size of a stack slot and of an address in the mode being translated. */
 static inline unsigned tr_word(enum bt_mode mode) { return mode == BT_U32 ? 4 : 8; }
+static inline uint8_t tr_other_scratch(unsigned host) { return host == R13 ? R14 : R13; }
 /* Host register of a guest register that is not displaced. */
 static inline unsigned tr_host(unsigned guest) { return guest == RSP ? R15 : guest; }
 
@@ -72,6 +97,19 @@ void tr_put(struct tr *t, unsigned guest, unsigned src);
 /* Guest address `page base + off` to host register. */
 void tr_page_address(struct tr *t, unsigned dst, int64_t off);
 uint32_t tr_site(struct tr *t, unsigned flags, unsigned size);
+/* r14 = table entry of the page of r13, for a span. */
+void tr_lookup_span(struct tr *t, bool write);
+
+/* span.c */
+void tr_values_init(struct tr_values *v);
+void tr_values_step(struct tr_values *v, const struct insn *in);
+/* The current instruction's memory operand as host memory at *m (base r13 or r14, the other one is free), if a span serves
+ * it. False if none does or pays; nothing has been emitted then. */
+bool tr_span_operand(struct tr *t, bool write, unsigned size, struct emem *m);
+/* The same for eight bytes at guest register + disp. */
+bool tr_span_stack(struct tr *t, unsigned base_reg, int disp, bool write, struct emem *m);
+void tr_spans_forget(struct tr *t);
+void tr_held_forget(struct tr *t);
 
 /* reencode.c: the current instruction with other registers and memory operand; -1 / NULL = as it is. */
 struct tr_subst {
@@ -82,11 +120,13 @@ void tr_reencode(struct tr *t, const struct insn *in, const struct tr_subst *s);
 /* Emits an instruction that only computes: registers, at most one memory operand. False if the form is not handled. */
 bool tr_compute(struct tr *t);
 
-/* ops.c */
-/* How an instruction is translated. */
-enum tr_class { TR_INTERP, TR_INTERP_END, TR_COMPUTE, TR_FLOW };
-enum tr_class tr_classify(const struct bt *bt, enum bt_mode mode, const struct insn *in);
+/* ops.c: the current instruction, in the interpreter if its form is refused. */
 void tr_emit_insn(struct tr *t);
+
+/* classify.c */
+/* How an instruction is translated: from TR_COMPUTE on it is. */
+enum tr_class { TR_INTERP, TR_INTERP_END, TR_COMPUTE, TR_FLOW, TR_NOP };
+enum tr_class tr_classify(const struct bt *bt, enum bt_mode mode, const struct insn *in);
 /* Arithmetic flags that are written whatever the operands (a shift by CL may write none). */
 uint16_t tr_flags_killed(const struct insn *in);
 uint16_t tr_flags_used(const struct bt *bt, enum bt_mode mode, const struct insn *in);
@@ -95,6 +135,8 @@ uint16_t tr_flags_used(const struct bt *bt, enum bt_mode mode, const struct insn
 void tr_exit_direct(struct tr *t, int32_t target);   /* target relative to the page base */
 void tr_exit_dispatch(struct tr *t, int32_t adjust); /* target address in r13; RSP has been moved by adjust */
 void tr_jcc(struct tr *t, enum cond cc, int32_t target);
+/* Adds the link of a jump that leaves before the current instruction for a translation without spans. */
+void tr_link_plain(struct tr *t, uint8_t *jump);
 void tr_exit_interp(struct tr *t);                   /* interpret the instruction at the current offset, re-dispatch */
 void tr_flags_to_slot(struct tr *t);
 void tr_flags_to_host(struct tr *t);

@@ -57,6 +57,13 @@ static uint32_t new_link(struct tr *t, uint8_t *jump, int32_t target)
 	return l;
 }
 
+void tr_link_plain(struct tr *t, uint8_t *jump)
+{
+	uint32_t l = new_link(t, jump, t->insn_off[t->i]);
+
+	t->bt->link[l].plain = true;
+}
+
 void tr_exit_direct(struct tr *t, int32_t target)
 {
 	new_link(t, emit_jmp(&t->e, emit_here(&t->e)), target);
@@ -242,6 +249,8 @@ static void emit_entries(struct tr *t, uint8_t **event_ind, uint8_t **event_chk)
 
 static void emit_body(struct tr *t)
 {
+	tr_values_init(&t->values);
+	tr_held_forget(t);
 	for (t->i = 0; t->i < t->n && !t->ended && !t->overflow; t->i++) {
 		t->insn_start = tr_here(t);
 		t->npending = 0;
@@ -305,7 +314,7 @@ static bool room(const struct bt *bt)
 
 uint32_t bt_translate(struct bt *bt, uint32_t page, unsigned off)
 {
-	struct tr t = {.bt = bt, .mode = bt->page[page].mode};
+	struct tr t = {.bt = bt, .mode = bt->page[page].mode, .plain = bt->page[page].plain};
 	struct bt_block *b = &bt->block[bt->nblocks];
 	uint32_t sites = bt->nsites, links = bt->nlinks;
 	uint8_t *event_ind, *event_chk;

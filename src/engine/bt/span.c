@@ -1,0 +1,311 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Spans: one lookup for several accesses of a block. Compiled code reads and writes around few pointers (the stack, a struct);
+ * where their distance is known, one check that all of them lie in one page and one lookup serve all.
+ *
+ *     lea   r13, [base+lo]                 lowest byte that any access of the span touches
+ *     lea   r14, [r13+(hi-lo-1)]
+ *     xor   r14d, r13d
+ *     test  r14d, 1000h ; jnz plain        they straddle a page: a translation of the rest without spans goes on
+ *     pext, add, mov, test ; jz cold       the lookup of operand.c
+ *     add   r14, r13                       host address of the span ...
+ *     mov   [rsp+H_SPAN+8*k], r14          ... kept for the accesses: [r14+x], without any check
+ *
+ * Values of registers are followed as root + offset: a root is whatever a register held when it was last written by something
+ * unknown. Two addresses with one root are a known distance apart.
+ *
+ * Invariants
+ *  - A span holds from its lookup to the end of the block, or to the next interpreted instruction. Whenever C has been called
+ *    in the middle of a block and anything was dropped from the tables (mmu.gen), the block is not resumed (run.c).
+ *  - The lookup of a span is not resumed behind (SITE_END): if its instruction had to be interpreted there is no host address.
+ *  - A write span serves reads as well (what may be written may be read), a read span only reads.
+ *  - r13 and r14 may hold the host addresses of spans between instructions (`held`). Nothing that C resumes in the middle of
+ *    a block relies on that: sites of span accesses are SITE_END, and lookups forget what is held.
+ */
+#include <Zydis/Zydis.h>
+
+#include "engine/bt/tr.h"
+
+#define M(x) ZYDIS_MNEMONIC_##x
+
+/* A longer span straddles pages too often. */
+#define SPAN_BYTES 1024
+/* Fewer accesses than these are cheaper one by one. */
+#define SPAN_ACCESSES 2
+
+/* --- values of registers -------------------------------------------------------------------------------------- */
+
+enum { ROOT_PAGE = GPR_COUNT /* base of the page being executed */, ROOT_FRESH };
+
+void tr_values_init(struct tr_values *v)
+{
+	for (unsigned i = 0; i < GPR_COUNT; i++)
+		v->reg[i] = (struct tr_value){.root = (uint16_t)i};
+	v->roots = ROOT_FRESH;
+}
+
+static void value_unknown(struct tr_values *v, uint16_t regs)
+{
+	for (unsigned i = 0; i < GPR_COUNT; i++)
+		if (regs & BIT(i))
+			v->reg[i] = (struct tr_value){.root = v->roots++};
+}
+
+static bool is_reg64(const struct insn_operand *o)
+{
+	return o->kind == OPND_GPR && o->size == 8;
+}
+
+/* The few forms that move a known distance; everything else that writes a register makes it unknown. */
+static bool known_result(const struct tr_values *v, const struct insn *in, struct tr_value *out)
+{
+	const struct insn_operand *dst = &in->op[0], *src = &in->op[1];
+
+	if (!is_reg64(dst))
+		return false;
+	*out = v->reg[dst->reg];
+	switch (in->mnemonic) {
+	case M(ADD): case M(SUB):
+		if (src->kind != OPND_IMM)
+			return false;
+		out->off += in->mnemonic == M(ADD) ? (int64_t)in->imm[0] : -(int64_t)in->imm[0];
+		break;
+	case M(INC): case M(DEC):
+		out->off += in->mnemonic == M(INC) ? 1 : -1;
+		break;
+	case M(MOV):
+		if (!is_reg64(src))
+			return false;
+		*out = v->reg[src->reg];
+		break;
+	case M(LEA):
+		if (in->addrsize != 8 || in->rip_relative || in->mem.base == INSN_NO_REG || in->mem.index != INSN_NO_REG)
+			return false;
+		*out = v->reg[in->mem.base];
+		out->off += in->mem.disp;
+		break;
+	default:
+		return false;
+	}
+	/* Far away is as good as unknown, and sums of offsets cannot overflow. */
+	return out->off > -(1 << 28) && out->off < 1 << 28;
+}
+
+void tr_values_step(struct tr_values *v, const struct insn *in)
+{
+	struct tr_value known;
+	bool is_known = known_result(v, in, &known);
+	unsigned dst = in->op[0].reg;
+
+	if (in->mnemonic == M(PUSH) && in->opsize == 8) {
+		v->reg[RSP].off -= 8;
+	} else if (in->mnemonic == M(POP) && in->opsize == 8 && is_reg64(&in->op[0]) && dst != RSP) {
+		v->reg[RSP].off += 8;
+		value_unknown(v, (uint16_t)(in->gpr_write & ~BIT(RSP)));
+	} else if (is_known) {
+		v->reg[dst] = known;
+	} else {
+		value_unknown(v, in->gpr_write);
+	}
+}
+
+/* --- accesses ----------------------------------------------------------------------------------------------------- */
+
+/* The address of the memory operand as root + offset; false if it has an index or a based segment. */
+static bool operand_value(const struct tr_values *v, const struct insn *in, unsigned insn_off, struct tr_value *at)
+{
+	if (in->addrsize != 8 || in->mem.index != INSN_NO_REG || in->has_vsib || in->mem.seg == FS || in->mem.seg == GS ||
+	    in->mem.disp != (int32_t)in->mem.disp)
+		return false;
+	if (in->rip_relative)
+		*at = (struct tr_value){.root = ROOT_PAGE, .off = insn_off + in->len};
+	else if (in->mem.base != INSN_NO_REG)
+		*at = v->reg[in->mem.base];
+	else
+		return false;
+	at->off += in->mem.disp;
+	return true;
+}
+
+struct access {
+	struct tr_value at;
+	unsigned size;
+	bool write;
+};
+
+/* What an instruction that is going to be translated accesses through lookups of its own: at most an operand and a stack slot. */
+static unsigned accesses(const struct tr_values *v, const struct insn *in, unsigned insn_off, struct access out[2])
+{
+	unsigned n = 0;
+
+	for (unsigned i = 0; i < in->nops && in->mnemonic != M(LEA); i++)
+		if (in->op[i].kind == OPND_MEM && operand_value(v, in, insn_off, &out[n].at)) {
+			out[n].size = in->op[i].size;
+			out[n++].write = in->op[i].write;
+		}
+	switch (in->mnemonic) {
+	case M(PUSH): case M(CALL):
+		out[n] = (struct access){.at = v->reg[RSP], .size = 8, .write = true};
+		out[n++].at.off -= 8;
+		break;
+	case M(POP): case M(RET):
+		out[n++] = (struct access){.at = v->reg[RSP], .size = 8};
+		break;
+	case M(LEAVE):
+		out[n++] = (struct access){.at = v->reg[RBP], .size = 8};
+		break;
+	default:
+		break;
+	}
+	return n;
+}
+
+/* --- spans ------------------------------------------------------------------------------------------------------------ */
+
+static bool in_span(const struct tr_span *s, const struct access *a)
+{
+	return s->active && s->root == a->at.root && (s->write || !a->write) && s->lo <= a->at.off && a->at.off + (int)a->size <= s->hi;
+}
+
+/* Whether the span can grow to hold the access as well. */
+static bool widen(struct tr_span *s, const struct access *a)
+{
+	int64_t lo = a->at.off < s->lo ? a->at.off : s->lo, hi = a->at.off + a->size > s->hi ? a->at.off + a->size : s->hi;
+
+	if (hi - lo > SPAN_BYTES || (s->root == ROOT_PAGE && (lo >> PAGE_SHIFT) != ((hi - 1) >> PAGE_SHIFT)))
+		return false;
+	s->lo = lo;
+	s->hi = hi;
+	return true;
+}
+
+/* Looks ahead from the current instruction for accesses that the span of `first` could serve. Returns how many. */
+static unsigned plan(const struct tr *t, const struct access *first, struct tr_span *s)
+{
+	struct tr_values v = t->values;
+	unsigned count = 0;
+
+	*s = (struct tr_span){.root = first->at.root, .write = first->write, .lo = first->at.off, .hi = first->at.off + first->size};
+	if (!widen(s, first))
+		return 0;
+	for (unsigned i = t->i; i < t->n; i++) {
+		const struct insn *in = &t->insn[i];
+		struct access a[2];
+		unsigned n;
+
+		if (tr_classify(t->bt, t->mode, in) < TR_COMPUTE)
+			break;
+		n = accesses(&v, in, t->insn_off[i], a);
+		for (unsigned k = 0; k < n; k++)
+			if (a[k].at.root == s->root && (s->write || !a[k].write))
+				count += widen(s, &a[k]);
+		tr_values_step(&v, in);
+	}
+	return count;
+}
+
+void tr_spans_forget(struct tr *t)
+{
+	for (unsigned k = 0; k < TR_SPANS; k++)
+		t->span[k].active = false;
+	tr_held_forget(t);
+}
+
+void tr_held_forget(struct tr *t)
+{
+	t->held[0] = t->held[1] = -1;
+}
+
+static struct emem slot_of(unsigned k)
+{
+	return EMEM(RSP, H_SPAN + 8 * (int)k);
+}
+
+/* The register that holds span k now, after loading it if need be: r14 by preference, else r13. */
+static unsigned pointer(struct tr *t, unsigned k)
+{
+	unsigned r = 1;
+
+	for (unsigned i = 0; i < 2; i++)
+		if (t->held[i] == (int)k)
+			return R13 + i;
+	if (t->held[1] >= 0 && t->held[0] < 0)
+		r = 0;
+	emit_load(&t->e, R13 + r, slot_of(k));
+	t->held[r] = (int8_t)k;
+	return R13 + r;
+}
+
+/* The lookup of a new span; `base` is the value of the register it is reached from. */
+static void establish(struct tr *t, unsigned k, unsigned base_reg, int64_t base_off)
+{
+	struct tr_span *s = &t->span[k];
+	struct emit *e = &t->e;
+	int32_t lo = (int32_t)(s->lo - base_off);
+	uint8_t *straddle;
+
+	if (!t->slot && (t->live_before[t->i] & FL_ARITH))
+		tr_flags_to_slot(t);
+	if (s->root == ROOT_PAGE) {
+		tr_page_address(t, R13, s->lo);
+	} else {
+		tr_get(t, R13, base_reg);
+		if (lo)
+			emit_lea(e, R13, EMEM(tr_displaced(base_reg) ? R13 : tr_host(base_reg), lo));
+		emit_lea(e, R14, EMEM(R13, (int32_t)(s->hi - s->lo - 1)));
+		emit_op_reg(e, false, 0x31, R13, R14); /* xor r14d, r13d */
+		emit_byte(e, 0x41);                    /* test r14d, 1000h */
+		emit_byte(e, 0xf7);
+		emit_modrm_reg(e, 0, R14);
+		emit_u32(e, PAGE_SIZE);
+		straddle = emit_jcc(e, CC_NE, emit_here(e));
+		tr_link_plain(t, straddle);
+	}
+	tr_lookup_span(t, s->write);
+	emit_op_reg(e, true, 0x01, R13, R14); /* add r14, r13 */
+	emit_store(e, slot_of(k), R14);
+	tr_held_forget(t);
+	t->held[1] = (int8_t)k;
+	s->active = true;
+}
+
+/* Finds or makes the span for an access; the operand in host memory to *m. */
+static bool span_access(struct tr *t, const struct access *a, unsigned base_reg, int64_t base_off, struct emem *m)
+{
+	struct tr_span s;
+	unsigned k = 0;
+
+	if (t->plain || t->bt->single || t->mode == BT_U32)
+		return false;
+	while (k < TR_SPANS && !in_span(&t->span[k], a))
+		k++;
+	if (k == TR_SPANS) {
+		if (plan(t, a, &s) < SPAN_ACCESSES || s.lo - base_off != (int32_t)(s.lo - base_off))
+			return false;
+		k = t->next_span++ % TR_SPANS;
+		t->span[k] = s;
+		establish(t, k, base_reg, base_off);
+	}
+	/* A fault of the host (not canonical, misaligned vector) finds the instruction here. */
+	tr_site(t, SITE_END, 0);
+	*m = EMEM((uint8_t)pointer(t, k), (int32_t)(a->at.off - t->span[k].lo));
+	t->scratch_known = true;
+	return true;
+}
+
+bool tr_span_operand(struct tr *t, bool write, unsigned size, struct emem *m)
+{
+	const struct insn *in = tr_insn(t);
+	struct access a = {.size = size, .write = write};
+
+	return operand_value(&t->values, in, t->insn_off[t->i], &a.at) &&
+	       span_access(t, &a, in->mem.base, a.at.off - in->mem.disp, m);
+}
+
+bool tr_span_stack(struct tr *t, unsigned base_reg, int disp, bool write, struct emem *m)
+{
+	struct access a = {.at = t->values.reg[base_reg], .size = 8, .write = write};
+
+	a.at.off += disp;
+	return span_access(t, &a, base_reg, a.at.off - disp, m);
+}
