@@ -14,6 +14,7 @@ enum exit_reason {
 	EXIT_SHUTDOWN,   /* triple fault */
 	EXIT_DIVERGED,   /* lockstep found a difference (already printed) */
 	EXIT_ERROR,      /* the monitor cannot go on (already logged) */
+	EXIT_COUNT,
 };
 
 struct engine_ops {

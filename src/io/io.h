@@ -11,6 +11,7 @@
 
 #include <pthread.h>
 
+#include "base/stats.h"
 #include "base/types.h"
 #include "mem/mem.h"
 
@@ -82,6 +83,7 @@ struct io {
 	uint64_t (*now)(void *vm);
 	uint64_t (*guest_tsc)(void *vm, unsigned cpu);         /* current guest TSC; guest_tsc_khz its rate */
 	uint64_t guest_tsc_khz;
+	struct stats_registry registry;                        /* of the whole machine: devices add their sources in create() */
 	struct { uint64_t pio, mmio, irqs, timers; } stats;
 };
 

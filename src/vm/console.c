@@ -4,8 +4,7 @@
  *
  * Invariant: descriptors are the user's and may be shared with other programs, so they are never made non-blocking; a write follows
  * a poll and is small enough (PIPE_BUF) not to block.
- * Locking: console.lock for the ring. put() runs with io.lock held; when the ring is full it waits for the reader of the output,
- * announcing that in `blocked`, and the main thread then stays away from io.lock so that the escape key keeps working.
+ * Locking: console.lock for the ring, taken with io.lock held by put(); nothing waits while holding either.
  */
 #include "vm/console.h"
 
@@ -22,11 +21,13 @@
 #include "vm/vm.h"
 
 #define FEED_PAUSE_NS 1000000ull
+#define THROTTLE_NS 50000000
 
 void console_init(struct console *c, int in_fd, int out_fd)
 {
 	*c = (struct console){.in_fd = in_fd, .out_fd = out_fd, .room = true};
 	pthread_mutex_init(&c->lock, NULL);
+	pthread_cond_init(&c->drained, NULL);
 }
 
 static bool writable(int fd, int timeout_ms)
@@ -39,7 +40,7 @@ static bool writable(int fd, int timeout_ms)
 /* Writes one piece of the ring; false if nothing was waiting or the output cannot take it now. Lock held. */
 static bool write_piece(struct console *c)
 {
-	unsigned at = c->tail % CONSOLE_OUT, n = c->head - c->tail;
+	unsigned at = c->tail % CONSOLE_OUT, n = (unsigned)(c->head - c->tail);
 	ssize_t done;
 
 	if (n > CONSOLE_OUT - at)
@@ -61,45 +62,73 @@ void console_flush(struct console *c)
 	pthread_mutex_lock(&c->lock);
 	while (write_piece(c))
 		;
+	if (c->full && c->head - c->tail < CONSOLE_BACKLOG / 2) {
+		c->full = false;
+		pthread_cond_broadcast(&c->drained);
+	}
 	pthread_mutex_unlock(&c->lock);
 }
 
-static void make_room(struct vm *vm)
+void console_throttle(struct vm *vm, const struct vcpu *v)
 {
 	struct console *c = &vm->console;
+	struct timespec until;
 
-	c->blocked = true;
-	while (c->head - c->tail == CONSOLE_OUT && !life_stopping(vm)) {
-		while (write_piece(c))
-			;
-		if (c->head - c->tail == CONSOLE_OUT) {
-			pthread_mutex_unlock(&c->lock);
-			(void)writable(c->out_fd, 50);
-			pthread_mutex_lock(&c->lock);
-		}
+	pthread_mutex_lock(&c->lock);
+	/* A request to stop, pause or reset comes first; nobody signals `drained` for it, hence the short waits. */
+	while (c->full && !(__atomic_load_n(&v->event, __ATOMIC_ACQUIRE) & VCPU_EV_STOP) && !life_stopping(vm)) {
+		clock_gettime(CLOCK_REALTIME, &until);
+		until.tv_nsec += THROTTLE_NS;
+		until.tv_sec += until.tv_nsec / 1000000000;
+		until.tv_nsec %= 1000000000;
+		pthread_cond_timedwait(&c->drained, &c->lock, &until);
 	}
-	c->blocked = false;
+	pthread_mutex_unlock(&c->lock);
 }
 
 static void chr_put(void *opaque, const uint8_t *buf, size_t n)
 {
 	struct vm *vm = opaque;
 	struct console *c = &vm->console;
-	bool was_empty;
 
-	if (c->out_fd < 0)
-		return;
 	pthread_mutex_lock(&c->lock);
-	was_empty = c->head == c->tail;
-	for (size_t i = 0; i < n; i++) {
-		if (c->head - c->tail == CONSOLE_OUT)
-			make_room(vm);
-		if (c->head - c->tail < CONSOLE_OUT)
-			c->out[c->head++ % CONSOLE_OUT] = buf[i];
-	}
+	for (size_t i = 0; i < n; i++)
+		c->out[c->head++ % CONSOLE_OUT] = buf[i];
+	if (c->out_fd < 0)
+		c->tail = c->head;
+	/* Only a guest that is stopped again and again while it is throttled gets this far. */
+	if (c->head - c->tail > CONSOLE_OUT)
+		c->tail = c->head - CONSOLE_OUT;
+	c->full = c->head - c->tail > CONSOLE_BACKLOG;
 	pthread_mutex_unlock(&c->lock);
-	if (was_empty)
+	if (!atomic_exchange(&c->told, true))
 		vm_notify(vm);
+}
+
+uint64_t console_last(struct console *c, uint64_t n)
+{
+	uint64_t pos, most;
+
+	pthread_mutex_lock(&c->lock);
+	most = c->head < CONSOLE_OUT ? c->head : CONSOLE_OUT;
+	pos = c->head - (n < most ? n : most);
+	pthread_mutex_unlock(&c->lock);
+	return pos;
+}
+
+size_t console_copy(struct console *c, uint64_t *pos, uint8_t *buf, size_t n, uint64_t *missed)
+{
+	pthread_mutex_lock(&c->lock);
+	if (c->head - *pos > CONSOLE_OUT) {
+		*missed += c->head - *pos - CONSOLE_OUT;
+		*pos = c->head - CONSOLE_OUT;
+	}
+	if (n > c->head - *pos)
+		n = (size_t)(c->head - *pos);
+	for (size_t i = 0; i < n; i++)
+		buf[i] = c->out[(*pos)++ % CONSOLE_OUT];
+	pthread_mutex_unlock(&c->lock);
+	return n;
 }
 
 static void chr_room(void *opaque)
@@ -116,6 +145,7 @@ void console_wants(struct console *c)
 {
 	bool waiting;
 
+	c->told = false; /* before looking: whatever is put from here on notifies again */
 	/* A terminal is always read, for the escape key; what the guest does not take is then dropped, as on a real line. */
 	c->ev_in.fd = c->in_fd;
 	c->ev_in.events = !c->in_held && (c->tty || c->in_len < CONSOLE_IN) ? POLLIN : 0;
@@ -238,7 +268,7 @@ int console_feed(struct vm *vm)
 	struct console *c = &vm->console;
 	size_t n;
 
-	if (c->in_len == 0 || !c->room || c->blocked)
+	if (c->in_len == 0 || !c->room)
 		return -1;
 	if (c->refused) {
 		c->refused = false;

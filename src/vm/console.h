@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The console: the serial port's host side on standard input and output, or a file, with the escape key.
+ * The console: the serial port's host side on standard input and output, or a file, with the escape key; and a memory of
+ * what was put out last, for those who attach later (ctl_console.c).
  *
- * Output goes from the vCPU thread (holding io.lock) into a ring that the main thread empties; a full ring makes the
- * writer empty it, so a terminal that is held up holds up the guest and nothing else.
+ * Output goes from a vCPU thread (holding io.lock) into a ring and never waits there. The main thread empties it; when it cannot keep
+ * up, the vCPU that has written waits outside all locks (console_throttle), so a terminal that is held up holds up the guest and
+ * nothing else. Viewers read the same ring at places of their own and may miss something; the guest never waits for them.
  */
 #ifndef VM_CONSOLE_H
 #define VM_CONSOLE_H
@@ -15,17 +17,21 @@
 #include "base/types.h"
 #include "host/evloop.h"
 
-#define CONSOLE_OUT 65536   /* power of two */
+#define CONSOLE_OUT (256u << 10)        /* power of two */
+#define CONSOLE_BACKLOG (64u << 10)     /* waiting for the output: more makes the guest wait */
 #define CONSOLE_IN 4096
 #define CONSOLE_ESCAPE 1    /* Ctrl-A */
 
 struct vm;
+struct vcpu;
 
 struct console {
 	pthread_mutex_t lock;         /* protects out[], head, tail */
-	uint8_t out[CONSOLE_OUT];
-	unsigned head, tail;          /* free-running: head - tail bytes wait */
-	_Atomic bool blocked;         /* the vCPU thread waits for the output's reader while holding io.lock */
+	pthread_cond_t drained;       /* full has become false */
+	uint8_t out[CONSOLE_OUT];     /* out[head - n] .. out[head - 1], modulo size: what came last */
+	uint64_t head, tail;          /* bytes ever put; bytes ever written to out_fd (head without one) */
+	_Atomic bool full;            /* more than CONSOLE_BACKLOG waits */
+	_Atomic bool told;            /* the main thread has been notified of output and has not looked yet */
 	int out_fd, in_fd;            /* -1: none */
 	struct ev_source ev_in, ev_out;
 	bool tty;                     /* in_fd is a terminal: escape key works, `saved` is its mode to go back to */
@@ -43,6 +49,12 @@ struct console {
 void console_init(struct console *c, int in_fd, int out_fd);
 /* Device side: a chr_ops for the serial port, opaque = struct vm. */
 extern const struct chr_ops console_chr_ops;
+/* vCPU thread after an access that may have put something, no lock held: waits while the output is held up. */
+void console_throttle(struct vm *vm, const struct vcpu *v);
+/* Copies what follows *pos, at most n bytes, and moves *pos on; what is not in the ring any more is skipped and counted in *missed. */
+size_t console_copy(struct console *c, uint64_t *pos, uint8_t *buf, size_t n, uint64_t *missed);
+/* Where the last n bytes begin, or what is left of them. */
+uint64_t console_last(struct console *c, uint64_t n);
 
 /* Main thread. */
 int console_watch(struct vm *vm);               /* registers with the machine's loop: 0 or -ENOSPC */

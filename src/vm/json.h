@@ -9,7 +9,7 @@
 #include "base/types.h"
 
 struct json {
-	char buf[16384];
+	char buf[65000];     /* fits a message of the control protocol */
 	size_t len;
 	unsigned depth;
 	bool first;

@@ -2,8 +2,7 @@
 /*
  * The main thread: the event loop with console, channel to doppel, the timers that no halted vCPU serves, and the end.
  *
- * Invariant: this thread never waits for the guest; it takes io.lock only while no vCPU thread holds it for long
- * (console.blocked says when it does).
+ * Invariant: this thread never waits for the guest; nothing waits while holding io.lock, so it is free to take that.
  * The end of the channel means that doppel is gone (however it died): the terminal is restored and the process exits.
  */
 #include <string.h>
@@ -61,8 +60,6 @@ static void on_timer(void *opaque, short revents)
 
 	(void)revents;
 	drain(vm->timer_fd);
-	if (vm->console.blocked)
-		return; /* armed again when a vCPU next halts or programs a timer */
 	(void)io_timers_run(&vm->io);
 	pthread_mutex_lock(&vm->io.lock);
 	vm->armed = UINT64_MAX; /* it has expired, whatever it was set to */

@@ -158,6 +158,7 @@ static int run(struct vm *vm)
 		log_error("cannot start a thread; raise the limit on processes");
 		return STATUS_START;
 	}
+	vm_stats_init(vm);
 	ret = sandbox_seal(vm->console.tty ? STDIN_FILENO : -1);
 	if (ret < 0 && ret != -ENOSYS) {
 		log_error("cannot install the system call filter: %s; a kernel with seccomp is needed", strerror(-ret));

@@ -5,6 +5,8 @@
  * Invariant: while `halted` is set (under io.lock) this thread serves its timers itself (timers.c), so waking an idle guest takes
  * no other thread. A CPU that waits for a start-up message waits in the same way and takes notice of nothing else but the end.
  */
+#include <time.h>
+
 #include "base/log.h"
 #include "vm/vm.h"
 
@@ -27,12 +29,20 @@ static uint64_t run_timers(struct vm_cpu *c)
 	return next;
 }
 
+static uint64_t thread_ns(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_THREAD_CPUTIME_ID, &ts);
+	return (uint64_t)ts.tv_sec * 1000000000ull + (uint64_t)ts.tv_nsec;
+}
+
 /* HLT: waits until an event is posted, running what falls due. Spurious wake-ups are harmless: the engine returns at once. */
 static void wait_for_event(struct vm_cpu *c)
 {
 	struct vm *vm = c->vm;
 	struct vcpu *v = vm->vcpu[c->index];
-	uint64_t begin = vm_clock_now(&vm->clock), deadline, now;
+	uint64_t begin = vm_clock_now(&vm->clock), cpu_begin = thread_ns(), deadline, now;
 
 	set_halted(c, true);
 	while (!__atomic_load_n(&v->event, __ATOMIC_ACQUIRE)) {
@@ -46,7 +56,8 @@ static void wait_for_event(struct vm_cpu *c)
 			vcpu_wait(v, deadline - now);
 	}
 	set_halted(c, false);
-	c->halted_ns += vm_clock_now(&vm->clock) - begin;
+	stats_add(&c->stats.halted_ns, vm_clock_now(&vm->clock) - begin);
+	stats_add(&c->stats.exit_cpu_ns, thread_ns() - cpu_begin);
 }
 
 /* Takes the next step of starting up; true when the CPU runs (again). */
@@ -97,6 +108,7 @@ static bool route(struct vm_cpu *c, enum exit_reason why)
 	struct vm *vm = c->vm;
 	struct vcpu *v = vm->vcpu[c->index];
 
+	stats_add(&c->stats.exits[why], 1);
 	switch (why) {
 	case EXIT_HLT:
 		wait_for_event(c);
@@ -117,6 +129,7 @@ static bool route(struct vm_cpu *c, enum exit_reason why)
 		life_stop(vm, STATUS_MONITOR, "engines diverged");
 		return false;
 	case EXIT_ERROR:
+	case EXIT_COUNT:
 		break;
 	}
 	life_stop(vm, STATUS_MONITOR, "engine error");
@@ -136,6 +149,7 @@ void *vm_vcpu_main(void *arg)
 	if (wait_for_start(c))
 		while (route(c, vm->engine->run(vm->vcpu[c->index])))
 			;
+	stats_add(&c->stats.end_cpu_ns, thread_ns());
 	vm->vcpus_ended++;
 	vm_notify(vm);
 	return NULL;

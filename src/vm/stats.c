@@ -1,10 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The statistics file: one JSON object, written when the machine has ended (doppel.1 lists the fields).
+ * Statistics: one JSON object for the file of --stats and for `doppel stats` (docs/abi/control.md lists the fields).
  *
- * Called by the main thread after the vCPU threads have been joined, so everything is read without locks.
+ * Runs on the main thread, also while the machine runs: counters of other threads are read without locks (base/stats.h).
+ * What is guest and what is monitor: a vCPU thread's processor time is the guest's but for what it spends in devices, in halting and in
+ * waking. Translation and page walks are the price of running the guest and count as its own; engine_stats tells how often they happen.
  */
 #include <errno.h>
+#include <pthread.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/resource.h>
 #include <time.h>
@@ -22,18 +26,83 @@ static uint64_t cpu_ns(void)
 	return (uint64_t)ts.tv_sec * 1000000000ull + (uint64_t)ts.tv_nsec;
 }
 
+void vm_stats_init(struct vm *vm)
+{
+	for (unsigned i = 0; i < vm->ncpus; i++)
+		if (pthread_getcpuclockid(vm->cpu[i].thread, &vm->cpu[i].clock) != 0)
+			vm->cpu[i].clock = CLOCK_PROCESS_CPUTIME_ID; /* cannot be: the thread has begun */
+}
+
+uint64_t vm_cpu_ns(const struct vm_cpu *c)
+{
+	uint64_t ended = stats_read(&c->stats.end_cpu_ns);
+	struct timespec ts;
+
+	if (ended || clock_gettime(c->clock, &ts) != 0)
+		return ended; /* the second: it ends right now */
+	return (uint64_t)ts.tv_sec * 1000000000ull + (uint64_t)ts.tv_nsec;
+}
+
+struct split { uint64_t cpu, guest, monitor, halted; };
+
+static struct split split_of(const struct vm_cpu *c)
+{
+	/* Counters first: they are part of what the clock says afterwards. */
+	uint64_t device = (uint64_t)((unsigned __int128)stats_read(&c->stats.device_tsc) * 1000000 / c->vm->io.guest_tsc_khz);
+	struct split s = {.monitor = device + stats_read(&c->stats.exit_cpu_ns), .halted = stats_read(&c->stats.halted_ns)};
+
+	s.cpu = vm_cpu_ns(c);
+	/* The TSC goes on while the host runs something else on our processor, the clock does not. */
+	if (s.monitor > s.cpu)
+		s.monitor = s.cpu;
+	s.guest = s.cpu - s.monitor;
+	return s;
+}
+
+static void emit_split(struct json *j, const struct split *s)
+{
+	json_number(j, "cpu_ns", s->cpu);
+	json_number(j, "guest_ns", s->guest);
+	json_number(j, "monitor_ns", s->monitor);
+	json_number(j, "halted_ns", s->halted);
+}
+
+static void emit_cpu(struct json *j, const struct vm_cpu *c)
+{
+	static const char *const name[EXIT_COUNT] = {
+		[EXIT_STOP] = "exit_stop", [EXIT_HLT] = "exit_hlt", [EXIT_INIT] = "exit_init", [EXIT_SHUTDOWN] = "exit_shutdown",
+		[EXIT_DIVERGED] = "exit_diverged", [EXIT_ERROR] = "exit_error",
+	};
+	struct split s = split_of(c);
+	char section[16];
+
+	snprintf(section, sizeof(section), "vcpu%u", c->index);
+	json_open(j, section);
+	emit_split(j, &s);
+	for (unsigned i = 0; i < EXIT_COUNT; i++)
+		json_number(j, name[i], stats_read(&c->stats.exits[i]));
+	json_close(j);
+}
+
 static void emit_machine(struct vm *vm, struct json *j)
 {
-	uint64_t halted = 0;
+	struct split sum = {0}, s;
 	struct rusage ru;
+	uint64_t process;
 
+	for (unsigned i = 0; i < vm->ncpus; i++) {
+		s = split_of(&vm->cpu[i]);
+		sum = (struct split){sum.cpu + s.cpu, sum.guest + s.guest, sum.monitor + s.monitor, sum.halted + s.halted};
+	}
+	process = cpu_ns(); /* after its parts, so that the sum of those is never more */
 	getrusage(RUSAGE_SELF, &ru);
-	for (unsigned i = 0; i < vm->ncpus; i++)
-		halted += vm->cpu[i].halted_ns;
 	json_open(j, "time");
 	json_number(j, "machine_ns", vm_clock_now(&vm->clock));
-	json_number(j, "halted_ns", halted);
-	json_number(j, "cpu_ns", cpu_ns());
+	json_number(j, "halted_ns", sum.halted);
+	json_number(j, "cpu_ns", process);
+	json_number(j, "vcpu_ns", sum.cpu);
+	json_number(j, "guest_ns", sum.guest);
+	json_number(j, "monitor_ns", sum.monitor);
 	json_number(j, "tsc_khz", vm->io.guest_tsc_khz);
 	json_close(j);
 	json_open(j, "memory");
@@ -77,20 +146,20 @@ static void emit_sums(struct json *j, const char *name, const struct sums *s)
 
 static void add_vcpu(const struct vcpu *v, struct sums *cpu, struct sums *mmu)
 {
-	add(cpu, "insns_interp", v->stats.insns_interp);
-	add(cpu, "exceptions", v->stats.exceptions);
-	add(cpu, "interrupts", v->stats.interrupts);
-	add(cpu, "pio", v->stats.pio);
-	add(cpu, "mmio", v->stats.mmio);
-	add(cpu, "hlt", v->stats.hlt);
-	add(cpu, "slow_mem", v->stats.slow_mem);
-	add(cpu, "msr_unknown", v->stats.msr_unknown);
-	add(mmu, "walks", v->mmu.stats.walks);
-	add(mmu, "fills", v->mmu.stats.fills);
-	add(mmu, "flushes", v->mmu.stats.flushes);
-	add(mmu, "region_flushes", v->mmu.stats.region_flushes);
-	add(mmu, "evictions", v->mmu.stats.evictions);
-	add(mmu, "sheds", v->mmu.stats.sheds);
+	add(cpu, "insns_interp", stats_read(&v->stats.insns_interp));
+	add(cpu, "exceptions", stats_read(&v->stats.exceptions));
+	add(cpu, "interrupts", stats_read(&v->stats.interrupts));
+	add(cpu, "pio", stats_read(&v->stats.pio));
+	add(cpu, "mmio", stats_read(&v->stats.mmio));
+	add(cpu, "hlt", stats_read(&v->stats.hlt));
+	add(cpu, "slow_mem", stats_read(&v->stats.slow_mem));
+	add(cpu, "msr_unknown", stats_read(&v->stats.msr_unknown));
+	add(mmu, "walks", stats_read(&v->mmu.stats.walks));
+	add(mmu, "fills", stats_read(&v->mmu.stats.fills));
+	add(mmu, "flushes", stats_read(&v->mmu.stats.flushes));
+	add(mmu, "region_flushes", stats_read(&v->mmu.stats.region_flushes));
+	add(mmu, "evictions", stats_read(&v->mmu.stats.evictions));
+	add(mmu, "sheds", stats_read(&v->mmu.stats.sheds));
 }
 
 static void emit_vcpus(struct vm *vm, struct json *j)
@@ -111,10 +180,38 @@ static void emit_vcpus(struct vm *vm, struct json *j)
 static void emit_io(struct vm *vm, struct json *j)
 {
 	json_open(j, "io");
-	json_number(j, "pio", vm->io.stats.pio);
-	json_number(j, "mmio", vm->io.stats.mmio);
-	json_number(j, "irqs", vm->io.stats.irqs);
-	json_number(j, "timers", vm->io.stats.timers);
+	json_number(j, "pio", stats_read(&vm->io.stats.pio));
+	json_number(j, "mmio", stats_read(&vm->io.stats.mmio));
+	json_number(j, "irqs", stats_read(&vm->io.stats.irqs));
+	json_number(j, "timers", stats_read(&vm->io.stats.timers));
+	json_close(j);
+}
+
+static void emit_number(void *j, const char *name, uint64_t val)
+{
+	json_number(j, name, val);
+}
+
+void vm_stats_report(struct vm *vm, struct json *j)
+{
+	json_open(j, NULL);
+	json_string(j, "name", vm->config->name);
+	json_string(j, "engine", vm->engine->name);
+	json_string(j, "end", vm->life.reason);
+	json_number(j, "status", (uint64_t)vm->life.status);
+	json_number(j, "resets", vm->life.resets);
+	json_number(j, "sandbox", vm->sandbox);
+	json_number(j, "cpus", vm->ncpus);
+	emit_machine(vm, j);
+	for (unsigned i = 0; i < vm->ncpus; i++)
+		emit_cpu(j, &vm->cpu[i]);
+	emit_vcpus(vm, j);
+	emit_io(vm, j);
+	for (struct stats_source *s = vm->io.registry.first; s; s = s->next) {
+		json_open(j, s->section);
+		s->emit(s->opaque, emit_number, j);
+		json_close(j);
+	}
 	json_close(j);
 }
 
@@ -124,18 +221,7 @@ void vm_stats_write(struct vm *vm)
 
 	if (vm->stats_fd < 0)
 		return;
-	json_open(&j, NULL);
-	json_string(&j, "name", vm->config->name);
-	json_string(&j, "engine", vm->engine->name);
-	json_string(&j, "end", vm->life.reason);
-	json_number(&j, "status", (uint64_t)vm->life.status);
-	json_number(&j, "resets", vm->life.resets);
-	json_number(&j, "sandbox", vm->sandbox);
-	json_number(&j, "cpus", vm->ncpus);
-	emit_machine(vm, &j);
-	emit_vcpus(vm, &j);
-	emit_io(vm, &j);
-	json_close(&j);
+	vm_stats_report(vm, &j);
 	if (j.overflow)
 		log_error("the statistics did not fit; please report this defect");
 	else if (write(vm->stats_fd, j.buf, j.len) != (ssize_t)j.len)

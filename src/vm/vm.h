@@ -28,6 +28,8 @@
 #include "vm/console.h"
 #include "vm/life.h"
 
+struct json;
+
 struct vm_file {
 	int fd;              /* -1: not given */
 	uint64_t size;
@@ -51,7 +53,14 @@ struct vm_cpu {
 	uint64_t wait_until;              /* while halted: machine time at which it wakes by itself */
 	enum vm_startup startup;
 	uint8_t start_vector;
-	_Atomic uint64_t halted_ns;       /* time spent halted */
+	struct {                          /* written by its thread, read by any: base/stats.h */
+		uint64_t halted_ns;       /* time spent halted */
+		uint64_t exits[EXIT_COUNT];
+		uint64_t device_tsc;      /* in devices, interrupt controllers included: ticks of the host's TSC */
+		uint64_t exit_cpu_ns;     /* processor time spent halting and waking */
+		uint64_t end_cpu_ns;      /* processor time of the thread when it ended; 0 before */
+	} stats;
+	clockid_t clock;                  /* processor time of its thread */
 };
 
 struct vm {
@@ -127,7 +136,13 @@ void *vm_vcpu_main(void *vm_cpu);
  * returns when the machine has ended, with the exit status. */
 int vm_loop_init(struct vm *vm);
 int vm_loop(struct vm *vm);
-/* stats.c: writes the statistics file, if one was asked for. */
+/* stats.c: finds the clocks of the vCPU threads, once they exist. */
+void vm_stats_init(struct vm *vm);
+/* Processor time of a vCPU's thread. */
+uint64_t vm_cpu_ns(const struct vm_cpu *c);
+/* The report as it stands, as one JSON object. Main thread. */
+void vm_stats_report(struct vm *vm, struct json *j);
+/* Writes the statistics file, if one was asked for. */
 void vm_stats_write(struct vm *vm);
 
 #endif
