@@ -35,6 +35,8 @@
 /* Compatible feature bits. */
 #define QCOW2_LAZY_REFCOUNTS BIT(0)
 
+#define QCOW2_EXT_BACKING_FORMAT 0xe2792acau
+
 enum qcow2_compression { QCOW2_ZLIB, QCOW2_ZSTD };
 
 struct qcow2_header {
@@ -57,6 +59,16 @@ struct qcow2_header {
 
 /* 0, or -errno with *err. */
 int qcow2_header_read(int fd, struct qcow2_header *h, struct block_error *err);
+
+struct qcow2_new {
+	uint64_t size;
+	unsigned cluster_bits;
+	enum qcow2_compression compression;
+	const char *backing, *backing_format;  /* as they are to be recorded; NULL: none */
+};
+
+/* Makes an empty image of an empty file. 0, or -errno with *err. */
+int qcow2_create(int fd, const struct qcow2_new *o, struct block_error *err);
 
 struct qcow2_backing {
 	char name[QCOW2_NAME_MAX + 1];  /* "": none */

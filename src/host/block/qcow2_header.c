@@ -16,7 +16,6 @@
 #include "host/block/private.h"
 #include "host/block/qcow2.h"
 
-#define EXT_BACKING_FORMAT 0xe2792acau
 #define EXT_FEATURE_NAMES 0x6803f857u
 #define FEATURE_NAME_BYTES 48u
 #define KNOWN_INCOMPATIBLE (QCOW2_DIRTY | QCOW2_CORRUPT | QCOW2_DATA_FILE | QCOW2_COMPRESSION | QCOW2_EXTENDED_L2)
@@ -96,7 +95,7 @@ static const char *read_extensions(struct qcow2_header *h, const uint8_t *p, uin
 			break;
 		if (len > end - at)
 			return "a header extension does not fit; it is damaged";
-		if (type == EXT_BACKING_FORMAT) {
+		if (type == QCOW2_EXT_BACKING_FORMAT) {
 			if (len >= sizeof(h->backing_format))
 				return "the name of the backing file's format is too long; it is damaged";
 			memcpy(h->backing_format, p + at, len);
