@@ -42,12 +42,20 @@ struct run_disks {
 	struct run_arg disk[PROTO_MAX_DISKS];
 };
 
+#define RUN_MAX_SSH_KEYS 16
+struct run_cloud {
+	struct run_arg seed;
+	struct run_arg ssh_key[RUN_MAX_SSH_KEYS];
+	unsigned nkeys;
+};
+
 /* The machine under construction and the files that go with it (fds[i] has role config.role[i]). */
 struct run_request {
 	struct proto_config config;
 	int fds[PROTO_MAX_FDS];
 	struct run_boot boot;
 	struct run_disks disks;
+	struct run_cloud cloud;
 	struct run_machine machine;
 	struct run_console console;
 	struct run_text *texts;            /* what run_keep() has kept */
@@ -73,7 +81,7 @@ struct run_family {
 	const struct run_option *option;                 /* ends with a NULL name */
 	int (*finish)(struct run_request *req);          /* may be NULL; as set() */
 };
-extern const struct run_family run_boot_family, run_disk_family, run_machine_family, run_console_family;
+extern const struct run_family run_boot_family, run_disk_family, run_cloud_family, run_machine_family, run_console_family;
 
 /* --- for the families ------------------------------------------------------------------------------------------------ */
 
@@ -88,6 +96,9 @@ int run_copy(char *dst, size_t size, const char *text, const struct run_arg *arg
 
 /* Reads "512M", "2G", "4096K"; a plain number counts `plain` bytes. False if it is no size or does not fit. */
 bool run_size(const char *text, uint64_t plain, uint64_t *bytes);
+
+/* For values like "F,OPTIONS": copies F up to a comma that is not doubled. What follows the comma, or NULL if F does not fit. */
+const char *run_split(char *path, size_t size, const char *spec);
 
 /* Keeps a copy of len bytes as a string until the request is released. NULL: out of memory. */
 char *run_keep(struct run_request *req, const char *text, size_t len);

@@ -23,21 +23,6 @@ struct disk_options {
 	char serial[SERIAL_MAX + 1];
 };
 
-/* Copies up to a comma that is not doubled. What follows it, or NULL if the copy does not fit. */
-static const char *take_path(char *path, size_t size, const char *spec)
-{
-	size_t n = 0;
-
-	for (; *spec && (*spec != ',' || spec[1] == ','); spec++) {
-		spec += *spec == ',';
-		if (n + 1 >= size)
-			return NULL;
-		path[n++] = *spec;
-	}
-	path[n] = 0;
-	return *spec ? spec + 1 : spec;
-}
-
 static const char *set_option(struct disk_options *d, char *option)
 {
 	char *val = strchr(option, '=');
@@ -72,7 +57,7 @@ static int parse(struct disk_options *d, const struct run_arg *arg)
 	const char *wrong = NULL, *after;
 
 	memset(d, 0, sizeof(*d));
-	after = take_path(d->path, sizeof(d->path), spec);
+	after = run_split(d->path, sizeof(d->path), spec);
 	if (!after || strlen(after) >= sizeof(options))
 		return run_error(arg, STATUS_USAGE, "'%.200s...' is too long; shorten it", spec);
 	if (!d->path[0])

@@ -77,6 +77,20 @@ bool run_size(const char *text, uint64_t plain, uint64_t *bytes)
 	return true;
 }
 
+const char *run_split(char *path, size_t size, const char *spec)
+{
+	size_t n = 0;
+
+	for (; *spec && (*spec != ',' || spec[1] == ','); spec++) {
+		spec += *spec == ',';
+		if (n + 1 >= size)
+			return NULL;
+		path[n++] = *spec;
+	}
+	path[n] = 0;
+	return *spec ? spec + 1 : spec;
+}
+
 static char *keep(struct run_request *req, size_t len)
 {
 	struct run_text *t = malloc(sizeof(*t) + len + 1);
