@@ -13,6 +13,17 @@ $(GUEST)/busybox:
 	@echo "  FETCH   $@"
 	$(Q)guest/fetch $(@F) $(GUEST)
 
+$(GUEST)/modules.tar: guest/modules.list
+	@echo "  FETCH   $@"
+	$(Q)guest/fetch modules $(GUEST)
+
+# An archive that can be appended to any initramfs: /modules/*.ko and /modules/order, which is also the order to load them in.
+$(GUEST)/modules.cpio.gz: $(GUEST)/modules.tar $(GUEST)/newc
+	@echo "  CPIO    $@"
+	$(Q)rm -rf $(GUEST)/modules && mkdir $(GUEST)/modules && tar -C $(GUEST)/modules -xf $<
+	$(Q){ echo 'dir /modules 755'; for f in order $$(cat $(GUEST)/modules/order); do \
+		echo "file /modules/$$f 644 $(GUEST)/modules/$$f"; done; } | $(GUEST)/newc | gzip -9n > $@
+
 $(GUEST)/newc: guest/newc.c | $(BUILD)/.deps-run
 	@mkdir -p $(@D)
 	@echo "  HOSTCC  $@"
