@@ -46,6 +46,15 @@ static int set_engine(struct run_request *req, const struct run_arg *arg)
 	return run_error(arg, STATUS_USAGE, "'%s' is unknown; choose auto, bt, interp or lockstep", arg->text);
 }
 
+static int set_virtio_transport(struct run_request *req, const struct run_arg *arg)
+{
+	if (strcmp(arg->text, "pci") && strcmp(arg->text, "mmio"))
+		return run_error(arg, STATUS_USAGE, "'%s' is unknown; choose pci or mmio", arg->text);
+	req->config.flags &= ~(uint32_t)PROTO_F_VIRTIO_MMIO;
+	req->config.flags |= arg->text[0] == 'm' ? PROTO_F_VIRTIO_MMIO : 0;
+	return 0;
+}
+
 static int set_name(struct run_request *req, const struct run_arg *arg)
 {
 	static const char good[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-";
@@ -102,6 +111,8 @@ static const struct run_option options[] = {
 	{.name = "cpus", .value = "N", .set = set_cpus, .help = "processors, 1 to 16 (default 1)"},
 	{.name = "engine", .value = "NAME", .set = set_engine,
 	 .help = "auto, bt, interp or lockstep (default auto); see `doppel check`"},
+	{.name = "virtio-transport", .value = "T", .set = set_virtio_transport,
+	 .help = "pci or mmio: where virtio devices are found (default pci)"},
 	{.name = "debug-exit", .set = set_debug_exit, .help = "port 0xf4 ends the run with status (value << 1) | 1"},
 	{.name = "no-reboot", .set = set_no_reboot, .help = "a reset ends the run instead of rebooting"},
 	{.name = "stats", .value = "F", .set = set_stats, .help = "write statistics as JSON to F at the end"},

@@ -8,6 +8,7 @@
  */
 #include "dev/board.h"
 
+#include <errno.h>
 #include <string.h>
 
 #include "base/log.h"
@@ -21,6 +22,8 @@
 #include "dev/platform/pit.h"
 #include "dev/platform/rtc.h"
 #include "dev/platform/serial.h"
+#include "dev/virtio/mmio.h"
+#include "dev/virtio/pci.h"
 
 union device_config {
 	struct lapic_config lapic;
@@ -55,7 +58,7 @@ static bool config_pic(const struct board *b, const struct board_config *cfg, un
 {
 	(void)cfg;
 	out->pic = (struct pic_config){
-		.master = 0x20, .slave = 0xa0, .elcr = 0x4d0,
+		.master = 0x20, .slave = 0xa0, .elcr = 0x4d0, .level = PCI_ISA_IRQS,
 		.intr = lapic_lint0, .intr_opaque = board_find(b, "lapic")};
 	return true;
 }
@@ -154,6 +157,24 @@ int board_create(struct io *io, const struct board_config *cfg, struct board *ou
 		}
 		out->ndevices++;
 	}
+	return 0;
+}
+
+int board_add_virtio(struct board *b, const char *name, struct virtio_dev *dev, enum board_transport transport)
+{
+	const struct virtio_pci_config pci = {.dev = dev, .bus = board_find(b, "pci")};
+	const struct virtio_mmio_config mmio = {.dev = dev, .bus = pci.bus, .place = b->virtio_mmio};
+	struct device d = {.class = transport == BOARD_VIRTIO_ON_PCI ? &virtio_pci_class : &virtio_mmio_class, .name = name};
+	int err = b->ndevices < BOARD_MAX_DEVICES ? 0 : -ENOSPC;
+
+	if (!err)
+		err = d.class->create(b->io, transport == BOARD_VIRTIO_ON_PCI ? (const void *)&pci : &mmio, &d.inst);
+	if (err) {
+		dev->ops->destroy(dev);
+		return err;
+	}
+	b->device[b->ndevices++] = d;
+	b->virtio_mmio += transport == BOARD_VIRTIO_ON_MMIO;
 	return 0;
 }
 

@@ -28,7 +28,7 @@ struct io_range {
 	const struct io_handler *handler;
 	void *opaque;
 };
-#define IO_MAX_RANGES 64
+#define IO_MAX_RANGES 128
 
 struct io_timer {
 	uint64_t deadline;              /* io_now() units; UINT64_MAX = not armed */

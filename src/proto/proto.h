@@ -39,6 +39,7 @@ enum proto_flag {
 	PROTO_F_NO_REBOOT = 2,
 	PROTO_F_CHECK = 4,    /* load everything, run nothing */
 	PROTO_F_TTY = 8,      /* standard input is a terminal in raw mode; `termios` is how to leave it */
+	PROTO_F_VIRTIO_MMIO = 16, /* virtio devices on MMIO instead of PCI */
 };
 
 enum proto_serial { PROTO_SERIAL_STDIO, PROTO_SERIAL_NONE, PROTO_SERIAL_FILE };

@@ -47,7 +47,7 @@ static const char *read_kernel(const struct vm_file *f, uint8_t **image)
 static const char *write_acpi(struct vm *vm)
 {
 	uint8_t buf[ACPI_TABLES_MAX(VCPU_MAX)];
-	int len = acpi_tables_build(buf, sizeof(buf), BOOT_ACPI, vm->config->cpus, &vm->target.rsdp);
+	int len = acpi_tables_build(buf, sizeof(buf), BOOT_ACPI, vm->config->cpus, vm->board.virtio_mmio, &vm->target.rsdp);
 
 	return len < 0 ? "the ACPI tables cannot be built; give --cpus less" : boot_copy(&vm->target, BOOT_ACPI, buf, (size_t)len);
 }

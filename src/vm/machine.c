@@ -150,7 +150,7 @@ static const char *make_board(struct vm *vm)
 	if (board_create(&vm->io, &bc, &vm->board) < 0)
 		return "the board cannot be built; free some host memory";
 	vm->serial = board_find(&vm->board, "serial0");
-	return NULL;
+	return vm_devices_create(vm);
 }
 
 const char *machine_create(struct vm *vm, struct proto_config *config, const int *fds)

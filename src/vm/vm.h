@@ -86,6 +86,8 @@ struct vm {
 	struct block_aio *aio;            /* NULL without disks */
 	struct block *disk[PROTO_MAX_DISKS];
 	unsigned ndisks;
+	struct virtio_dev *disk_dev[PROTO_MAX_DISKS];   /* the board's, for statistics */
+	char disk_name[PROTO_MAX_DISKS][8];
 
 	struct vm_clock clock;
 	struct console console;
@@ -112,6 +114,9 @@ void machine_reset(struct vm *vm);
 const char *vm_disks_open(struct vm *vm, const int *fds);
 /* Waits for what is in flight and writes what is cached. Main thread, the vCPUs have ended. */
 void vm_disks_close(struct vm *vm);
+
+/* devices.c: puts the virtio devices on the board. NULL or "cause; remedy". Disks are open, the board is there. */
+const char *vm_devices_create(struct vm *vm);
 
 /* glue.c: the vCPU's view of the machine, and the devices' view of the vCPU. */
 extern const struct vcpu_ops vm_vcpu_ops;

@@ -26,10 +26,11 @@ extern const struct device_class acpi_class;
 void acpi_power_button(void *dev);
 
 /* Space that is enough for acpi_tables_build() with `ncpus` processors. */
-#define ACPI_TABLES_MAX(ncpus) (4096 + 16 * (size_t)(ncpus))
+#define ACPI_TABLES_MAX(ncpus) (8192 + 16 * (size_t)(ncpus))
 
 /* Builds RSDP, XSDT, FADT, FACS, MADT and DSDT as they are to appear at guest-physical `base` (64-byte aligned, below 4
- * GiB; FACS must be writable by the guest). Returns the bytes used, -ENOSPC, or -EINVAL. *rsdp: where the RSDP is. */
-int acpi_tables_build(uint8_t *buf, size_t cap, gpa_t base, unsigned ncpus, gpa_t *rsdp);
+ * GiB; FACS must be writable by the guest). virtio_mmio: how many places of that transport are in use. Returns the bytes
+ * used, -ENOSPC, or -EINVAL. *rsdp: where the RSDP is. */
+int acpi_tables_build(uint8_t *buf, size_t cap, gpa_t base, unsigned ncpus, unsigned virtio_mmio, gpa_t *rsdp);
 
 #endif

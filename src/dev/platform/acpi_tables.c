@@ -96,7 +96,8 @@ static void table_end(struct build *b, size_t at)
 /* --- AML -------------------------------------------------------------------------------------------------------- */
 
 enum { AML_NAME = 0x08, AML_BYTE = 0x0a, AML_WORD = 0x0b, AML_DWORD = 0x0c, AML_SCOPE = 0x10, AML_BUFFER = 0x11,
-       AML_PACKAGE = 0x12, AML_EXT = 0x5b, AML_EXT_DEVICE = 0x82 };
+       AML_PACKAGE = 0x12, AML_METHOD = 0x14, AML_EXT = 0x5b, AML_ARG0 = 0x68, AML_STORE = 0x70, AML_STRING = 0x0d, AML_IF = 0xa0,
+       AML_RETURN = 0xa4, AML_EXT_DEVICE = 0x82 };
 
 /* 20.2.4: a package length of two bytes, patched at the end (nothing here reaches 4096 bytes). */
 static size_t pkg_begin(struct build *b)
@@ -144,7 +145,7 @@ static void aml_eisa_id(struct build *b, const char id[static 7])
 	put32(b, __builtin_bswap32(val));
 }
 
-static size_t device_begin(struct build *b, const char *name, const char *hid, unsigned uid)
+static size_t device_open(struct build *b, const char *name)
 {
 	size_t at;
 
@@ -153,9 +154,27 @@ static size_t device_begin(struct build *b, const char *name, const char *hid, u
 	at = pkg_begin(b);
 	put_bytes(b, name, 4);
 	aml_name(b, "_HID");
+	return at;
+}
+
+static size_t device_begin(struct build *b, const char *name, const char *hid, unsigned uid)
+{
+	size_t at = device_open(b, name);
+
 	aml_eisa_id(b, hid);
 	aml_name(b, "_UID");
 	aml_int(b, uid);
+	return at;
+}
+
+static size_t method_begin(struct build *b, const char *name, uint8_t args)
+{
+	size_t at;
+
+	put8(b, AML_METHOD);
+	at = pkg_begin(b);
+	put_bytes(b, name, 4);
+	put8(b, args);
 	return at;
 }
 
@@ -220,23 +239,98 @@ static void crs_range(struct build *b, unsigned size, uint8_t type, uint8_t type
 	put_int(b, max - min + 1, size);
 }
 
+/* 6.2.13: pin A of every slot; `apic` chooses between its two wirings (pci.h). The bridge has no pin. */
+static void dsdt_prt(struct build *b, const char *name, bool apic)
+{
+	size_t all, one;
+
+	aml_name(b, name);
+	put8(b, AML_PACKAGE);
+	all = pkg_begin(b);
+	put8(b, 31);
+	for (unsigned slot = 1; slot < 32; slot++) {
+		put8(b, AML_PACKAGE);
+		one = pkg_begin(b);
+		put8(b, 4);
+		aml_int(b, slot << 16 | 0xffff);
+		aml_int(b, 0);
+		aml_int(b, 0); /* wired, no link device */
+		aml_int(b, apic ? PCI_GSI(slot) : PCI_ISA_IRQ(slot));
+		pkg_end(b, one);
+	}
+	pkg_end(b, all);
+}
+
+/* Method (_PRT) { If (PICM) { Return (PRTA) } Return (PRTP) } */
+static void dsdt_prt_method(struct build *b)
+{
+	size_t method = method_begin(b, "_PRT", 0), cond;
+
+	put8(b, AML_IF);
+	cond = pkg_begin(b);
+	put_bytes(b, "PICM", 4);
+	put8(b, AML_RETURN);
+	put_bytes(b, "PRTA", 4);
+	pkg_end(b, cond);
+	put8(b, AML_RETURN);
+	put_bytes(b, "PRTP", 4);
+	pkg_end(b, method);
+}
+
+/* 5.8.1: the operating system says which interrupt controllers it uses: 0 the 8259s, 1 the I/O APIC. */
+static void dsdt_pic_method(struct build *b)
+{
+	size_t method;
+
+	aml_name(b, "PICM");
+	aml_int(b, 0);
+	method = method_begin(b, "_PIC", 1);
+	put8(b, AML_STORE);
+	put8(b, AML_ARG0);
+	put_bytes(b, "PICM", 4);
+	pkg_end(b, method);
+}
+
 static void dsdt_pci(struct build *b)
 {
-	size_t dev = device_begin(b, "PCI0", "PNP0A03", 0), pkg;
+	size_t dev = device_begin(b, "PCI0", "PNP0A03", 0);
 	struct crs crs;
 
-	/* No PCI interrupt pin is wired to anything. */
-	aml_name(b, "_PRT");
-	put8(b, AML_PACKAGE);
-	pkg = pkg_begin(b);
-	put8(b, 0);
-	pkg_end(b, pkg);
+	dsdt_prt(b, "PRTA", true);
+	dsdt_prt(b, "PRTP", false);
+	dsdt_prt_method(b);
 	crs = crs_begin(b);
 	crs_range(b, 2, RANGE_BUS, 0, 0, 0xff);
 	crs_io(b, PCI_CONFIG_PORT, 8);
 	crs_range(b, 2, RANGE_IO, 3, 0, PCI_CONFIG_PORT - 1);
 	crs_range(b, 2, RANGE_IO, 3, PCI_CONFIG_PORT + 8, 0xffff);
 	crs_range(b, 4, RANGE_MEMORY, 1, BOARD_PCI_BASE, BOARD_PCI_END - 1);
+	crs_end(b, crs);
+	pkg_end(b, dev);
+}
+
+/* A virtio-mmio place; "LNRO0005" is no EISA ID. */
+static void dsdt_virtio_mmio(struct build *b, unsigned n)
+{
+	char name[5] = {'V', 'M', (char)('0' + n / 10), (char)('0' + n % 10)};
+	size_t dev = device_open(b, name);
+	struct crs crs;
+
+	put8(b, AML_STRING);
+	put_bytes(b, "LNRO0005", 9);
+	aml_name(b, "_UID");
+	aml_int(b, n);
+	crs = crs_begin(b);
+	put8(b, 0x86); /* 6.4.3.4: 32-bit fixed memory, writable */
+	put16(b, 9);
+	put8(b, 1);
+	put32(b, BOARD_VIRTIO_MMIO(n));
+	put32(b, BOARD_VIRTIO_MMIO_SIZE);
+	put8(b, 0x89); /* 6.4.3.6: interrupt, consumer, level, active high, shared */
+	put16(b, 6);
+	put8(b, 0x09);
+	put8(b, 1);
+	put32(b, PCI_GSI(n));
 	crs_end(b, crs);
 	pkg_end(b, dev);
 }
@@ -253,7 +347,7 @@ static void dsdt_isa(struct build *b, const char *name, const char *hid, unsigne
 	pkg_end(b, dev);
 }
 
-static size_t build_dsdt(struct build *b)
+static size_t build_dsdt(struct build *b, unsigned virtio_mmio)
 {
 	size_t at = table_begin(b, "DSDT", 2), pkg;
 
@@ -268,12 +362,15 @@ static size_t build_dsdt(struct build *b)
 	aml_int(b, 0);
 	pkg_end(b, pkg);
 
+	dsdt_pic_method(b);
 	put8(b, AML_SCOPE);
 	pkg = pkg_begin(b);
 	put_bytes(b, "\\_SB_", 5);
 	dsdt_pci(b);
 	dsdt_isa(b, "COM1", "PNP0501", 1, BOARD_COM1_PORT, 8, BOARD_COM1_IRQ);
 	dsdt_isa(b, "RTC_", "PNP0B00", 0, BOARD_RTC_PORT, 2, BOARD_RTC_IRQ);
+	for (unsigned n = 0; n < virtio_mmio; n++)
+		dsdt_virtio_mmio(b, n);
 	pkg_end(b, pkg);
 	table_end(b, at);
 	return at;
@@ -368,6 +465,9 @@ static size_t build_madt(struct build *b, unsigned ncpus)
 	put32(b, 0);
 	madt_override(b, 0, 2, 0);
 	madt_override(b, ACPI_SCI_IRQ, ACPI_SCI_IRQ, 0xd);
+	for (uint8_t irq = 0; irq < 16; irq++)
+		if (PCI_ISA_IRQS >> irq & 1)
+			madt_override(b, irq, irq, 0xd);
 	put8(b, 4); /* 5.2.12.7: LINT1 of all processors is NMI */
 	put8(b, 6);
 	put8(b, 0xff);
@@ -389,12 +489,12 @@ static void build_rsdp(struct build *b, size_t at, gpa_t xsdt)
 	patch_int(b, at + 32, checksum(b, at, 36), 1);
 }
 
-int acpi_tables_build(uint8_t *buf, size_t cap, gpa_t base, unsigned ncpus, gpa_t *rsdp)
+int acpi_tables_build(uint8_t *buf, size_t cap, gpa_t base, unsigned ncpus, unsigned virtio_mmio, gpa_t *rsdp)
 {
 	struct build b = {.buf = buf, .cap = cap};
 	size_t facs, dsdt, fadt, madt, xsdt;
 
-	if ((base & 63) || !ncpus || ncpus > LAPIC_MAX_CPUS || base >> 32)
+	if ((base & 63) || !ncpus || ncpus > LAPIC_MAX_CPUS || virtio_mmio > BOARD_VIRTIO_MMIO_MAX || base >> 32)
 		return -EINVAL;
 	if (cap < 64 || cap > INT32_MAX)
 		return cap < 64 ? -ENOSPC : -EINVAL;
@@ -402,7 +502,7 @@ int acpi_tables_build(uint8_t *buf, size_t cap, gpa_t base, unsigned ncpus, gpa_
 	memset(buf, 0, 64);
 	b.len = 64;
 	facs = build_facs(&b);
-	dsdt = build_dsdt(&b);
+	dsdt = build_dsdt(&b, virtio_mmio);
 	fadt = build_fadt(&b, base + facs, base + dsdt);
 	madt = build_madt(&b, ncpus);
 	xsdt = table_begin(&b, "XSDT", 1);

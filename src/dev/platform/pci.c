@@ -13,6 +13,7 @@
 #include <errno.h>
 #include <stdlib.h>
 
+#include "dev/board.h"
 #include "dev/device.h"
 
 enum { OFF_ADDRESS = 0, OFF_RESET = 1, OFF_DATA = 4 };
@@ -26,6 +27,8 @@ struct pci {
 	uint8_t reset_control;
 	uint8_t nfunctions;
 	uint16_t bridge_command;
+	uint64_t next_place;      /* in the memory window */
+	uint8_t gsi[8], isa[2];   /* functions that hold each interrupt line up */
 	struct pci_function function[PCI_MAX_FUNCTIONS];
 };
 
@@ -86,6 +89,48 @@ void pci_remove_function(void *dev, uint8_t devfn)
 
 	if (fn)
 		*fn = d->function[--d->nfunctions];
+}
+
+int pci_free_slot(void *dev)
+{
+	for (unsigned slot = 1; slot < 32; slot++)
+		if (!pci_find(dev, slot << 3))
+			return (int)slot;
+	return -ENOSPC;
+}
+
+uint64_t pci_place(void *dev, uint64_t size)
+{
+	struct pci *d = dev;
+	uint64_t at = (d->next_place + size - 1) & ~(size - 1);
+
+	if (at + size > BOARD_PCI_END)
+		return 0;
+	d->next_place = at + size;
+	return at;
+}
+
+void pci_set_intx(void *dev, uint8_t devfn, bool level)
+{
+	struct pci *d = dev;
+	unsigned slot = devfn >> 3;
+	uint8_t *gsi = &d->gsi[PCI_GSI(slot) - PCI_GSI(0)], *isa = &d->isa[PCI_ISA_IRQ(slot) - PCI_ISA_IRQ(0)];
+
+	*gsi += level ? 1 : -1;
+	*isa += level ? 1 : -1;
+	if (*gsi == level)
+		io_irq_set(d->io, PCI_GSI(slot), level);
+	if (*isa == level)
+		io_irq_set(d->io, PCI_ISA_IRQ(slot), level);
+}
+
+void pci_remap(void *dev)
+{
+	struct pci *d = dev;
+
+	for (unsigned i = 0; i < d->nfunctions; i++)
+		if (d->function[i].remap)
+			d->function[i].remap(d->function[i].opaque);
 }
 
 /* The function that the address register selects, if the data window is open. */
@@ -163,6 +208,7 @@ static int pci_create(struct io *io, const void *config, void **out)
 	if (!d)
 		return -ENOMEM;
 	d->io = io;
+	d->next_place = BOARD_PCI_BASE;
 	r = io_register(io, IO_PIO, PCI_CONFIG_PORT, 8, &pci_handler, d);
 	if (r) {
 		free(d);

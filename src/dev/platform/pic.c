@@ -374,7 +374,8 @@ static void pic_reset(void *dev)
 		uint8_t line = d->chip[i].line; /* inputs belong to their sources */
 
 		d->chip[i] = (struct pic_chip){
-			.line = line, .imr = 0xff, .lowest = 7, .base = i ? 0x70 : 0x08, .icw4 = 0x01};
+			.line = line, .imr = 0xff, .lowest = 7, .base = i ? 0x70 : 0x08, .icw4 = 0x01,
+			.elcr = (d->cfg.level >> (8 * i)) & (i ? ELCR_SLAVE : ELCR_MASTER)};
 	}
 	d->intr = false;
 	pic_update(d);

@@ -11,6 +11,7 @@
 struct pic_config {
 	uint16_t master, slave; /* two ports each */
 	uint16_t elcr;          /* two ports */
+	uint16_t level;         /* lines that are level-triggered from reset, as firmware would set them */
 	/* The INTR output, level changes; NULL: io->kick() of CPU 0 when it rises. */
 	void (*intr)(void *opaque, bool level);
 	void *intr_opaque;

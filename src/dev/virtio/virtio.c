@@ -21,6 +21,18 @@
 /* A guest must not be able to fill the host's log. */
 #define MAX_COMPLAINTS 4
 
+static void expire(void *opaque, uint64_t now)
+{
+	struct virtio_dev *v = opaque;
+	uint64_t queues = v->deferred;
+
+	(void)now;
+	v->deferred = 0;
+	for (unsigned i = 0; i < v->nqueues; i++)
+		if ((queues >> i & 1) && v->queue[i].enabled && virtio_live(v))
+			v->ops->notify(v, i);
+}
+
 int virtio_init(struct virtio_dev *v, struct io *io, const struct virtio_setup *setup)
 {
 	BUG_ON(!setup->nqueues || setup->nqueues > VIRTIO_MAX_QUEUES || setup->queue_size > VIRTQUEUE_MAX_SIZE);
@@ -37,11 +49,14 @@ int virtio_init(struct virtio_dev *v, struct io *io, const struct virtio_setup *
 		virtqueue_reset(&v->queue[i]);
 	}
 	pthread_cond_init(&v->idle, NULL);
+	v->timer = (struct io_timer){.expire = expire, .opaque = v};
+	io_timer_register(io, &v->timer);
 	return 0;
 }
 
 void virtio_fini(struct virtio_dev *v)
 {
+	io_timer_unregister(v->io, &v->timer);
 	pthread_cond_destroy(&v->idle);
 	free(v->queue);
 	v->queue = NULL;
@@ -101,6 +116,13 @@ void virtio_config_changed(struct virtio_dev *v)
 		v->transport->config_changed(v->transport_opaque);
 }
 
+void virtio_defer(struct virtio_dev *v, unsigned queue, uint64_t when)
+{
+	if (!v->deferred || when < v->timer.deadline)
+		io_timer_arm(v->io, &v->timer, when);
+	v->deferred |= BIT(queue);
+}
+
 void virtio_hold(struct virtio_dev *v)
 {
 	v->holds++;
@@ -124,6 +146,8 @@ void virtio_reset(struct virtio_dev *v)
 		v->ops->reset(v);
 	for (unsigned i = 0; i < v->nqueues; i++)
 		virtqueue_reset(&v->queue[i]);
+	io_timer_cancel(v->io, &v->timer);
+	v->deferred = 0;
 	v->status = 0;
 	v->features = 0;
 	v->driver_features = 0;
@@ -268,6 +292,8 @@ void virtio_state(struct virtio_dev *v, struct io_state *s)
 	DEV_FIELD(s, v, features);
 	DEV_FIELD(s, v, status);
 	DEV_FIELD(s, v, generation);
+	DEV_FIELD(s, v, deferred);
+	DEV_FIELD(s, v, timer.deadline);
 	v->features &= v->offered;
 	for (unsigned i = 0; i < v->nqueues; i++)
 		queue_state(&v->queue[i], s);

@@ -74,6 +74,8 @@ struct virtio_dev {
 	unsigned config_len;
 	unsigned nqueues;
 	struct virtqueue *queue;
+	uint64_t deferred;          /* a bit per queue to look at when the timer expires */
+	struct io_timer timer;
 	unsigned complaints;        /* log lines about this guest driver so far */
 };
 
@@ -105,6 +107,8 @@ void virtio_signal(struct virtio_dev *v, unsigned queue);
 void virtio_config_changed(struct virtio_dev *v);
 /* The driver broke the rules: NEEDS_RESET. `why` continues "guest driver: ". */
 void virtio_fail(struct virtio_dev *v, const char *why);
+/* Looks at the queue (ops->notify) again at io_now() time `when`: what is left over when a budget is used up. */
+void virtio_defer(struct virtio_dev *v, unsigned queue, uint64_t when);
 /* A request keeps pointers into guest memory, or will call back. */
 void virtio_hold(struct virtio_dev *v);
 void virtio_release(struct virtio_dev *v);

@@ -69,7 +69,7 @@ static void test_tables(void **state)
 {
 	static uint8_t buf[8192];
 	gpa_t rsdp;
-	int len = acpi_tables_build(buf, sizeof(buf), BASE, 3, &rsdp);
+	int len = acpi_tables_build(buf, sizeof(buf), BASE, 3, 0, &rsdp);
 	const uint8_t *p, *xsdt, *fadt, *madt, *dsdt, *facs;
 
 	(void)state;
@@ -103,16 +103,17 @@ static void test_bad_arguments(void **state)
 {
 	static uint8_t buf[16384];
 	gpa_t rsdp;
-	int len = acpi_tables_build(buf, sizeof(buf), BASE, 255, &rsdp);
+	int len = acpi_tables_build(buf, sizeof(buf), BASE, 255, 32, &rsdp);
 
 	(void)state;
 	assert_in_range(len, 1000, ACPI_TABLES_MAX(255));
 	for (int cap = 0; cap < len; cap += 7)
-		assert_true(acpi_tables_build(buf, cap, BASE, 255, &rsdp) < 0);
-	assert_int_equal(acpi_tables_build(buf, len, BASE, 255, &rsdp), len);
-	assert_true(acpi_tables_build(buf, sizeof(buf), BASE + 16, 1, &rsdp) < 0);
-	assert_true(acpi_tables_build(buf, sizeof(buf), BASE, 0, &rsdp) < 0);
-	assert_true(acpi_tables_build(buf, sizeof(buf), 1ull << 32, 1, &rsdp) < 0);
+		assert_true(acpi_tables_build(buf, cap, BASE, 255, 32, &rsdp) < 0);
+	assert_int_equal(acpi_tables_build(buf, len, BASE, 255, 32, &rsdp), len);
+	assert_true(acpi_tables_build(buf, sizeof(buf), BASE + 16, 1, 0, &rsdp) < 0);
+	assert_true(acpi_tables_build(buf, sizeof(buf), BASE, 0, 0, &rsdp) < 0);
+	assert_true(acpi_tables_build(buf, sizeof(buf), BASE, 1, 33, &rsdp) < 0);
+	assert_true(acpi_tables_build(buf, sizeof(buf), 1ull << 32, 1, 0, &rsdp) < 0);
 }
 
 static void test_fixed_hardware(void **state)

@@ -1,0 +1,53 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The machine's virtio devices, in the order in which they get their places: disks first, so that the first disk is always in the same
+ * slot whatever else there is.
+ *
+ * Invariant: everything a device needs is allocated here, before the process is sealed.
+ */
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "dev/virtio/blk.h"
+#include "dev/virtio/rng.h"
+#include "vm/vm.h"
+
+static const char *add(struct vm *vm, const char *name, int err, struct virtio_dev *dev)
+{
+	enum board_transport t = (vm->config->flags & PROTO_F_VIRTIO_MMIO) ? BOARD_VIRTIO_ON_MMIO : BOARD_VIRTIO_ON_PCI;
+
+	if (!err)
+		err = board_add_virtio(&vm->board, name, dev, t);
+	if (err == -ENOSPC)
+		return "more devices than there are places for; use fewer";
+	return err ? "not enough host memory for the devices; free some" : NULL;
+}
+
+static const char *add_disk(struct vm *vm, unsigned i)
+{
+	struct virtio_blk_setup setup = {.disk = vm->disk[i],
+					 .queues = vm->ncpus < BLK_MAX_QUEUES ? vm->ncpus : BLK_MAX_QUEUES};
+	struct virtio_dev *dev = NULL;
+	int err;
+
+	snprintf(setup.serial, sizeof(setup.serial), "%s", vm->config->disk[i].serial);
+	snprintf(vm->disk_name[i], sizeof(vm->disk_name[i]), "disk%u", i);
+	err = virtio_blk_create(&vm->io, &setup, &dev);
+	vm->disk_dev[i] = dev;
+	return add(vm, vm->disk_name[i], err, dev);
+}
+
+const char *vm_devices_create(struct vm *vm)
+{
+	struct virtio_dev *rng = NULL;
+	const char *err = NULL;
+	int ret;
+
+	for (unsigned i = 0; !err && i < vm->ndisks; i++)
+		err = add_disk(vm, i);
+	if (err)
+		return err;
+	ret = virtio_rng_create(&vm->io, &rng);
+	return add(vm, "rng", ret, rng);
+}
