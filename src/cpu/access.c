@@ -233,6 +233,13 @@ static void pieces_store(struct vcpu *v, const struct piece *p, unsigned n, cons
 	}
 }
 
+/* After an access has been resolved, so that nothing but the access itself is left: does a debugger want to know? */
+static inline void watch(struct vcpu *v, gva_t lin, size_t len, unsigned kinds)
+{
+	if (unlikely(v->mmu.watches))
+		cpu_debug_access(v, lin, len, kinds);
+}
+
 static __attribute__((noinline)) int load_slow(struct vcpu *v, gva_t lin, unsigned size, bool user, uint64_t *val)
 {
 	struct piece p[2];
@@ -241,6 +248,7 @@ static __attribute__((noinline)) int load_slow(struct vcpu *v, gva_t lin, unsign
 
 	if (resolve(v, lin, size, false, user, p, &n))
 		return -1;
+	watch(v, lin, size, MMU_WATCH_READ);
 	if (n == 1 && p[0].t.hva)
 		r = host_load(p[0].t.hva, size);
 	else
@@ -256,6 +264,7 @@ static __attribute__((noinline)) int store_slow(struct vcpu *v, gva_t lin, unsig
 
 	if (resolve(v, lin, size, true, user, p, &n))
 		return -1;
+	watch(v, lin, size, MMU_WATCH_WRITE);
 	pieces_store(v, p, n, (const uint8_t *)&val);
 	return 0;
 }
@@ -326,6 +335,7 @@ int cpu_load_buf(struct vcpu *v, gva_t lin, void *buf, size_t len)
 	}
 	if (resolve(v, lin, len, false, is_user(v), p, &n))
 		return -1;
+	watch(v, lin, len, MMU_WATCH_READ);
 	pieces_load(v, p, n, buf);
 	return 0;
 }
@@ -348,6 +358,7 @@ int cpu_store_buf(struct vcpu *v, gva_t lin, const void *buf, size_t len)
 	}
 	if (resolve(v, lin, len, true, is_user(v), p, &n))
 		return -1;
+	watch(v, lin, len, MMU_WATCH_WRITE);
 	pieces_store(v, p, n, buf);
 	return 0;
 }
@@ -380,6 +391,7 @@ int cpu_rmw_ptr(struct vcpu *v, gva_t lin, unsigned size, void **hva)
 	if (resolve(v, lin, size, true, is_user(v), p, &n))
 		return -1;
 	if (n == 1 && p[0].t.hva) {
+		watch(v, lin, size, MMU_WATCH_READ | MMU_WATCH_WRITE);
 		code_write(v, &p[0].t, size);
 		journal_store(v, p[0].t.hva, size);
 		*hva = p[0].t.hva;

@@ -91,13 +91,23 @@ int cpu_invlpg(struct vcpu *v, gva_t lin);
 int cpu_invpcid(struct vcpu *v, uint64_t type, uint64_t pcid, gva_t lin);
 int cpu_xsetbv(struct vcpu *v, uint32_t idx, uint64_t val);
 int cpu_xgetbv(struct vcpu *v, uint32_t idx, uint64_t *val);
-/* True if hardware breakpoints or single step are armed: bt then leaves everything to interp. */
-static inline bool cpu_debugging(const struct vcpu *v) { return (v->rflags & FL_TF) || (v->dr7 & 0xff); }
+/* True if hardware breakpoints or single step are armed (or a debugger steps): bt then leaves everything to interp. */
+static inline bool cpu_debugging(const struct vcpu *v) { return (v->rflags & FL_TF) || (v->dr7 & 0xff) || v->debug.step; }
 /* True if user alignment checks are on (CR0.AM, EFLAGS.AC, CPL 3). */
 static inline bool cpu_align_check(const struct vcpu *v)
 {
 	return v->cpl == 3 && (v->rflags & FL_AC) && (v->cr0 & CR0_AM);
 }
+
+/* --- debug.c: breakpoints and watches of a debugger outside the machine (struct vcpu_debug) ------------------------ */
+/* The instruction about to be executed has a breakpoint: recorded in v->debug. */
+bool cpu_debug_break(struct vcpu *v);
+/* Some breakpoint lies in the page of `lin`: the translator leaves such pages to the interpreter. */
+bool cpu_debug_break_page(const struct vcpu *v, gva_t lin);
+/* An access is being made (kinds: MMU_WATCH_ bits): the first one that touches a watched byte is recorded and VCPU_EV_DEBUG posted. Called
+ * only where no flat entry answered. */
+void cpu_debug_access(struct vcpu *v, gva_t lin, size_t len, unsigned kinds);
+static inline bool cpu_break_due(struct vcpu *v) { return unlikely(v->debug.breaks) && cpu_debug_break(v); }
 
 /* --- msr.c, cpuid.c --------------------------------------------------------------------------------------------- */
 int cpu_rdmsr(struct vcpu *v, uint32_t msr, uint64_t *val);       /* #GP(0) for unknown ones, logged once each */

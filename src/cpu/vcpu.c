@@ -14,6 +14,7 @@
  */
 #include <errno.h>
 #include <linux/futex.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
@@ -201,38 +202,67 @@ void vcpu_wait(struct vcpu *v, uint64_t timeout_ns)
 
 /* --- dump ------------------------------------------------------------------------------------------------------- */
 
-static void dump_segments(const struct vcpu *v, int fd)
+struct text {
+	char *buf;
+	size_t size, len;    /* len < size once anything was written */
+};
+
+static void put(struct text *t, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+
+static void put(struct text *t, const char *fmt, ...)
+{
+	va_list ap;
+	int n;
+
+	va_start(ap, fmt);
+	n = vsnprintf(t->buf + t->len, t->size - t->len, fmt, ap);
+	va_end(ap);
+	if (n > 0)
+		t->len = t->len + (size_t)n < t->size ? t->len + (size_t)n : t->size - 1;
+}
+
+static void put_segments(struct text *t, const struct vcpu *v)
 {
 	static const char *const name[SEG_COUNT] = { "es", "cs", "ss", "ds", "fs", "gs", "ldtr", "tr" };
 
 	for (unsigned i = 0; i < SEG_COUNT; i++) {
 		const struct vcpu_seg *s = &v->seg[i];
 
-		dprintf(fd, "  %-4s %04x base %016llx limit %08x attr %04x%s\n", name[i], s->sel,
+		put(t, "  %-4s %04x base %016llx limit %08x attr %04x%s\n", name[i], s->sel,
 			(unsigned long long)s->base, s->limit, s->attr, s->unusable ? " (null)" : "");
 	}
-	dprintf(fd, "  gdt  base %016llx limit %04x   idt base %016llx limit %04x\n", (unsigned long long)v->gdt.base,
+	put(t, "  gdt  base %016llx limit %04x   idt base %016llx limit %04x\n", (unsigned long long)v->gdt.base,
 		v->gdt.limit, (unsigned long long)v->idt.base, v->idt.limit);
 }
 
-void vcpu_dump(const struct vcpu *v, int fd)
+size_t vcpu_format(const struct vcpu *v, char *buf, size_t size)
 {
+	struct text t = { .buf = buf, .size = size };
 	static const char *const gpr[GPR_COUNT] = { "rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi",
 						    "r8 ", "r9 ", "r10", "r11", "r12", "r13", "r14", "r15" };
 	static const char *const mode[] = { "64-bit", "32-bit", "16-bit", "real" };
 
-	dprintf(fd, "vcpu %u: %s cpl %u rip %016llx rflags %08llx%s%s\n", v->index, mode[v->mode & 3], v->cpl,
+	put(&t, "vcpu %u: %s cpl %u rip %016llx rflags %08llx%s%s\n", v->index, mode[v->mode & 3], v->cpl,
 		(unsigned long long)v->rip, (unsigned long long)v->rflags, v->halted ? " halted" : "",
 		v->inhibit_irq ? " irq-inhibited" : "");
 	for (unsigned i = 0; i < GPR_COUNT; i++)
-		dprintf(fd, "%s%s %016llx%s", i % 4 ? " " : "  ", gpr[i], (unsigned long long)v->gpr[i], i % 4 == 3 ? "\n" : "");
-	dump_segments(v, fd);
-	dprintf(fd, "  cr0 %08llx cr2 %016llx cr3 %016llx cr4 %08llx efer %04llx xcr0 %llx\n", (unsigned long long)v->cr0,
+		put(&t, "%s%s %016llx%s", i % 4 ? " " : "  ", gpr[i], (unsigned long long)v->gpr[i], i % 4 == 3 ? "\n" : "");
+	put_segments(&t, v);
+	put(&t, "  cr0 %08llx cr2 %016llx cr3 %016llx cr4 %08llx efer %04llx xcr0 %llx\n", (unsigned long long)v->cr0,
 		(unsigned long long)v->cr2, (unsigned long long)v->cr3, (unsigned long long)v->cr4,
 		(unsigned long long)v->efer, (unsigned long long)v->fpu.xcr0);
-	dprintf(fd, "  dr0 %016llx dr1 %016llx dr2 %016llx dr3 %016llx dr6 %08llx dr7 %08llx\n",
+	put(&t, "  dr0 %016llx dr1 %016llx dr2 %016llx dr3 %016llx dr6 %08llx dr7 %08llx\n",
 		(unsigned long long)v->dr[0], (unsigned long long)v->dr[1], (unsigned long long)v->dr[2],
 		(unsigned long long)v->dr[3], (unsigned long long)v->dr6, (unsigned long long)v->dr7);
-	dprintf(fd, "  event %x exc kind %u vector %u err %x  kernel_gs %016llx lstar %016llx\n", v->event, v->exc.kind,
+	put(&t, "  event %x exc kind %u vector %u err %x  kernel_gs %016llx lstar %016llx\n", v->event, v->exc.kind,
 		v->exc.vector, v->exc.err, (unsigned long long)v->msr_kernel_gs_base, (unsigned long long)v->msr_lstar);
+	return t.len;
+}
+
+void vcpu_dump(const struct vcpu *v, int fd)
+{
+	char buf[VCPU_FORMAT_MAX];
+	ssize_t n = write(fd, buf, vcpu_format(v, buf, sizeof(buf)));
+
+	(void)n; /* there is nobody else to tell */
 }

@@ -60,6 +60,7 @@ enum vcpu_event {
 	VCPU_EV_NMI = 4,
 	VCPU_EV_CODE = 8,    /* a device wrote to translated code: drop all translations */
 	VCPU_EV_INIT = 16,   /* leave engine_run() with EXIT_INIT: an INIT or start-up message came */
+	VCPU_EV_DEBUG = 32,  /* the instruction before this boundary touched watched memory: leave with EXIT_DEBUG */
 };
 
 struct vcpu;
@@ -93,6 +94,25 @@ struct vcpu_journal {
 	bool overflow;
 	bool io;
 	struct { void *hva; uint8_t len; uint8_t old[32]; } e[64];
+};
+
+/*
+ * What a debugger outside the machine has asked for. The guest's own debug registers and TF are not involved, so it can neither see
+ * nor disturb any of this; nothing here costs anything while `breaks` (and mmu.watches) are NULL. Set up while the vCPU stands still.
+ */
+#define CPU_MAX_BREAKS 256
+struct cpu_breaks {
+	unsigned n;
+	bool any;                        /* stop before every instruction (recorded as DEBUG_HIT_STEP) */
+	gva_t addr[CPU_MAX_BREAKS];      /* linear: CS base + instruction pointer */
+};
+enum vcpu_debug_hit { DEBUG_HIT_NONE, DEBUG_HIT_BREAK, DEBUG_HIT_WATCH, DEBUG_HIT_STEP, DEBUG_HIT_SHUTDOWN /* triple fault */ };
+struct vcpu_debug {
+	const struct cpu_breaks *breaks; /* NULL: none */
+	bool step;                       /* a single instruction is being executed: one iteration of a repeated one */
+	uint8_t hit;                     /* enum vcpu_debug_hit: why the engine left with EXIT_DEBUG; taken by whoever reports it */
+	gva_t addr;                      /* breakpoint, or first watched byte that was touched */
+	uint8_t kinds;                   /* of the watch: MMU_WATCH_ bits */
 };
 
 #define VCPU_CPUID_LEAVES 64
@@ -147,6 +167,7 @@ struct vcpu {
 
 	/* Lockstep: when set, cpu/access.c records every store's old contents before changing memory. */
 	struct vcpu_journal *journal;
+	struct vcpu_debug debug;
 
 	struct { uint64_t insns_interp, exceptions, interrupts, pio, mmio, hlt, slow_mem, msr_unknown; } stats;
 };
@@ -184,5 +205,8 @@ static inline void vcpu_fpu_load(struct vcpu *v) { if (!v->fpu_live) vcpu_fpu_li
 
 /* Human-readable dump of the whole state (for the console escape, lockstep and crashes). */
 void vcpu_dump(const struct vcpu *v, int fd);
+/* The same as text, terminated, cut off at size (> 0); its length. */
+#define VCPU_FORMAT_MAX 4096
+size_t vcpu_format(const struct vcpu *v, char *buf, size_t size);
 
 #endif

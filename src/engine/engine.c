@@ -39,6 +39,11 @@ bool engine_events(struct vcpu *v, bool *code_stale, enum exit_reason *why)
 		*why = ev & VCPU_EV_STOP ? EXIT_STOP : EXIT_INIT;
 		return true;
 	}
+	if (unlikely(ev & VCPU_EV_DEBUG)) {
+		__atomic_fetch_and(&v->event, ~(uint32_t)VCPU_EV_DEBUG, __ATOMIC_ACQ_REL);
+		*why = EXIT_DEBUG;
+		return true;
+	}
 	if (ev & VCPU_EV_CODE)
 		__atomic_fetch_and(&v->event, ~(uint32_t)VCPU_EV_CODE, __ATOMIC_ACQ_REL);
 	if (!(ev & (VCPU_EV_IRQ | VCPU_EV_NMI)) && !v->nmi_pending)

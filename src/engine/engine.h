@@ -13,6 +13,7 @@ enum exit_reason {
 	EXIT_INIT,       /* VCPU_EV_INIT was posted (likewise) */
 	EXIT_SHUTDOWN,   /* triple fault */
 	EXIT_DIVERGED,   /* lockstep found a difference (already printed) */
+	EXIT_DEBUG,      /* a debugger's breakpoint or watch was met (v->debug); a look, nothing has to be done to go on */
 	EXIT_ERROR,      /* the monitor cannot go on (already logged) */
 	EXIT_COUNT,
 };

@@ -136,6 +136,17 @@ static struct flat_rights flat_rights(const struct mmu *mmu, gva_t gva, const st
 	return fr;
 }
 
+/* Does a debugger watch a byte of the page? */
+static bool flat_watched(const struct mmu *mmu, gva_t page)
+{
+	const struct mmu_watches *l = mmu->watches;
+
+	for (unsigned i = 0; l && i < l->n; i++)
+		if (page >= (l->w[i].addr & ~PAGE_MASK) && page <= l->w[i].addr + l->w[i].len - 1)
+			return true;
+	return false;
+}
+
 static void flat_fill_one(struct mmu *mmu, gva_t page, gfn_t gfn, bool write)
 {
 	struct mmu_context *c = mmu->cur;
@@ -144,6 +155,8 @@ static void flat_fill_one(struct mmu *mmu, gva_t page, gfn_t gfn, bool write)
 	uint64_t entry = (uint64_t)(uintptr_t)hva - page;
 
 	if (p2m_entry_state(e) != P2M_OWNED && p2m_entry_state(e) != P2M_ROM)
+		return;
+	if (unlikely(mmu->watches) && flat_watched(mmu, page))
 		return;
 	c->r[vpn] = entry;
 	mmu->stats.fills++;
@@ -210,7 +223,8 @@ uint32_t mmu_resolve(struct mmu *mmu, gva_t gva, bool write, bool user, bool cpl
 	if (!frame && mem_state(mmu->mem, gfn) != P2M_ROM)
 		return 0;
 	struct flat_rights fr = flat_rights(mmu, gva, &w, user, cpl3);
-	if (fr.read)
+	/* Each access to a watched page comes here; its neighbours need not be filled each time. */
+	if (fr.read && !flat_watched(mmu, gva & ~PAGE_MASK))
 		flat_fill(mmu, gva, &w, fr);
 	if (!frame)
 		return 0;

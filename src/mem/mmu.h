@@ -88,10 +88,24 @@ struct mmu {
 					* caches of derived facts (fetch cache) compare it */
 	uint64_t use_clock;
 	uint32_t born;                 /* sum over the contexts */
+	const struct mmu_watches *watches;   /* NULL: no debugger watches anything */
 	struct { uint64_t walks, fills, flushes, region_flushes, evictions, sheds; } stats;
 };
 
 enum mmu_access { MMU_READ = 0, MMU_WRITE = 1, MMU_FETCH = 2 };
+
+/*
+ * Guest addresses that a debugger watches (linear, as a processor's own breakpoint registers). While an MMU points at a list, no
+ * flat entry exists for a page that holds a watched byte, so every access to such a page takes the slow path, where cpu/access.c
+ * compares exactly. Whoever changes a list or the pointer does so while the vCPU stands still and calls mmu_flush_all() afterwards.
+ */
+#define MMU_MAX_WATCHES 64
+#define MMU_WATCH_READ 1
+#define MMU_WATCH_WRITE 2
+struct mmu_watches {
+	unsigned n;
+	struct mmu_watch { gva_t addr; uint32_t len; uint8_t kinds; } w[MMU_MAX_WATCHES];   /* len >= 1; no wrapping around 2^64 */
+};
 
 /* Creates reservations for `contexts` contexts (address space only), at most MMU_CONTEXTS; fewer if it is short. 0 or -ENOMEM with the remedy logged. */
 int mmu_create(struct mmu *mmu, struct mem *mem, unsigned contexts);
@@ -111,6 +125,10 @@ struct mmu_walk {
  */
 #define MMU_FAULT 0x80000000u
 uint32_t mmu_walk(struct mmu *mmu, gva_t gva, enum mmu_access acc, bool user, struct mmu_walk *out);
+
+/* Where does gva lead? For debuggers: no rights are checked and no accessed or dirty bit is set; out->dirty is what the leaf says. False if
+ * it is not mapped or (in long mode) not canonical. Reads the vCPU's registers: its thread, or while it stands still. */
+bool mmu_probe(const struct mmu *mmu, gva_t gva, struct mmu_walk *out);
 
 /*
  * Slow path of a data access that stays within one page: walks, and if the page is memory fills the flat entry.

@@ -98,7 +98,7 @@ static bool walk_mark(struct mem *m, struct walk_entry *e, uint64_t bits, enum w
 }
 
 /* Descends to the leaf. 0, PF_P | PF_RSVD, or MMU_FAULT alone for not present. */
-static uint32_t walk_descend(struct mmu *mmu, gva_t gva, struct walk *w)
+static uint32_t walk_descend(const struct mmu *mmu, gva_t gva, struct walk *w)
 {
 	const struct mmu_regs *r = &mmu->regs;
 	unsigned bits = w->mode == WALK_32 ? 10 : 9, size = w->mode == WALK_32 ? 4 : 8;
@@ -175,6 +175,30 @@ static uint32_t walk_error(const struct mmu_regs *r, uint32_t cause, enum mmu_ac
 	return err;
 }
 
+static enum walk_mode walk_mode(const struct mmu_regs *r)
+{
+	return (r->efer & EFER_LMA) ? WALK_LONG : (r->cr4 & CR4_PAE) ? WALK_PAE : WALK_32;
+}
+
+static struct mmu_walk walk_identity(gva_t gva)
+{
+	return (struct mmu_walk){ .gpa = gva & UINT32_MAX, .page_shift = 32, .writable = true, .user = true, .dirty = true };
+}
+
+/* What a finished descent says. */
+static void walk_result(const struct mmu_regs *r, const struct walk *w, gva_t gva, struct mmu_walk *out)
+{
+	const struct walk_entry *leaf = &w->e[w->n - 1];
+
+	out->page_shift = (uint8_t)w->shift;
+	out->writable = w->rights_and & PTE_W;
+	out->user = w->rights_and & PTE_U;
+	out->nx = w->rights_or & PTE_NX;
+	out->global = (leaf->val & PTE_G) && (r->cr4 & CR4_PGE);
+	out->dirty = leaf->val & PTE_D;
+	out->gpa = walk_leaf_gpa(w, leaf->val, gva);
+}
+
 uint32_t mmu_walk(struct mmu *mmu, gva_t gva, enum mmu_access acc, bool user, struct mmu_walk *out)
 {
 	const struct mmu_regs *r = &mmu->regs;
@@ -182,26 +206,19 @@ uint32_t mmu_walk(struct mmu *mmu, gva_t gva, enum mmu_access acc, bool user, st
 
 	mmu->stats.walks++;
 	if (!(r->cr0 & CR0_PG)) {
-		*out = (struct mmu_walk){ .gpa = gva & UINT32_MAX, .page_shift = 32, .writable = true, .user = true, .dirty = true };
+		*out = walk_identity(gva);
 		return 0;
 	}
-	w.mode = (r->efer & EFER_LMA) ? WALK_LONG : (r->cr4 & CR4_PAE) ? WALK_PAE : WALK_32;
+	w.mode = walk_mode(r);
 	if (w.mode != WALK_LONG)
 		gva &= UINT32_MAX;
 	for (unsigned try = 0; try < WALK_RETRIES; try++) {
 		uint32_t cause = walk_descend(mmu, gva, &w);
-		struct walk_entry *leaf;
 		bool same = true;
 
 		if (cause)
 			return walk_error(r, cause, acc, user);
-		leaf = &w.e[w.n - 1]; /* only now: a PAE walk can end before it has read an entry */
-		out->page_shift = (uint8_t)w.shift;
-		out->writable = w.rights_and & PTE_W;
-		out->user = w.rights_and & PTE_U;
-		out->nx = w.rights_or & PTE_NX;
-		out->global = (leaf->val & PTE_G) && (r->cr4 & CR4_PGE);
-		out->gpa = walk_leaf_gpa(&w, leaf->val, gva);
+		walk_result(r, &w, gva, out); /* only now: a PAE walk can end before it has read an entry */
 		if (!walk_allowed(r, out, acc, user))
 			return walk_error(r, PF_P, acc, user);
 		for (unsigned i = 0; i < w.n && same; i++) {
@@ -209,9 +226,29 @@ uint32_t mmu_walk(struct mmu *mmu, gva_t gva, enum mmu_access acc, bool user, st
 
 			same = walk_mark(mmu->mem, &w.e[i], PTE_A | (dirty ? PTE_D : 0), w.mode);
 		}
-		out->dirty = leaf->val & PTE_D;
+		out->dirty = w.e[w.n - 1].val & PTE_D;
 		if (same)
 			break;
 	}
 	return 0;
+}
+
+bool mmu_probe(const struct mmu *mmu, gva_t gva, struct mmu_walk *out)
+{
+	const struct mmu_regs *r = &mmu->regs;
+	struct walk w;
+
+	if (!(r->cr0 & CR0_PG)) {
+		*out = walk_identity(gva);
+		return true;
+	}
+	w.mode = walk_mode(r);
+	if (w.mode != WALK_LONG)
+		gva &= UINT32_MAX;
+	else if (!x86_canonical(gva))
+		return false;
+	if (walk_descend(mmu, gva, &w))
+		return false;
+	walk_result(r, &w, gva, out);
+	return true;
 }

@@ -119,6 +119,8 @@ static bool route(struct vm_cpu *c, enum exit_reason why)
 		return life_serve(vm) && wait_for_start(c);
 	case EXIT_INIT:
 		return wait_for_start(c);
+	case EXIT_DEBUG:
+		return true; /* nobody sets breakpoints yet */
 	case EXIT_SHUTDOWN:
 		/* What hardware does: processors signal shutdown, boards answer with a reset. A loop of triple faults helps
 		 * nobody, so here it ends the run. */

@@ -129,6 +129,9 @@ static uint32_t lookup_page(struct bt *bt)
 
 	if (!x86_canonical(v->rip))
 		return 0;
+	/* Without an x entry every way into the page ends here; inside, the run loop interprets and looks before each instruction. */
+	if (unlikely(v->debug.breaks) && cpu_debug_break_page(v, v->rip))
+		return 0;
 	x = (user ? ctx->x_user : ctx->x_super)[mmu_vpn(v->rip)];
 	if (x)
 		return x / bt_etab_off(1);
@@ -354,6 +357,8 @@ static enum exit_reason bt_loop(struct bt *bt)
 			continue;
 		}
 		/* Not translatable here and now, or an event came: one instruction, then look again. */
+		if (cpu_break_due(v))
+			return EXIT_DEBUG;
 		r = interp_step(v);
 		if (r < 0)
 			return EXIT_SHUTDOWN;

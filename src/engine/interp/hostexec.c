@@ -155,8 +155,12 @@ static int open_memory(struct vcpu *v, struct interp *ip, const struct host_insn
 	}
 	/* An x87 store whose exception is unmasked leaves memory alone: what is there goes back. */
 	if (o->read || h->x87) {
+		uint8_t hit = v->debug.hit;
+
 		if (mem_load_buf(v, *lin, ip->bounce, o->size))
 			return -1;
+		if (!o->read)
+			v->debug.hit = hit; /* the guest does not read: a debugger's watch has not seen anything */
 	}
 	if (h->mxcsr && o->read && (*(uint32_t *)ip->bounce & ~v->mxcsr_mask))
 		return cpu_gp0(v);

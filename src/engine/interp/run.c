@@ -144,7 +144,8 @@ int interp_exec(struct vcpu *v, const struct insn *in)
 	return r < 0 ? -1 : 0;
 }
 
-static enum exit_reason interp_run(struct vcpu *v)
+/* breaks: a debugger has set breakpoints; a constant of the caller, so that their absence costs nothing. */
+static inline __attribute__((always_inline)) enum exit_reason run(struct vcpu *v, bool breaks)
 {
 	struct interp *ip = interp_of(v);
 	int r;
@@ -163,6 +164,10 @@ static enum exit_reason interp_run(struct vcpu *v)
 			r = EXIT_HLT;
 			break;
 		}
+		if (breaks && cpu_debug_break(v)) {
+			r = EXIT_DEBUG;
+			break;
+		}
 		r = step(v, ip);
 		if (unlikely(r == OP_SHUTDOWN)) {
 			r = EXIT_SHUTDOWN;
@@ -171,6 +176,11 @@ static enum exit_reason interp_run(struct vcpu *v)
 	}
 	vcpu_fpu_park(v);
 	return (enum exit_reason)r;
+}
+
+static enum exit_reason interp_run(struct vcpu *v)
+{
+	return v->debug.breaks ? run(v, true) : run(v, false);
 }
 
 static bool interp_probe(char *why, size_t size)

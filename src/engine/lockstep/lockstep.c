@@ -279,6 +279,10 @@ static enum exit_reason lockstep_run(struct vcpu *v)
 			why = EXIT_HLT;
 			break;
 		}
+		if (cpu_break_due(v)) {
+			why = EXIT_DEBUG;
+			break;
+		}
 		block = bt_block_here(bt);
 		if (block && bt->block[block].pure) {
 			why = compare_block(v, ls, block, &stop);

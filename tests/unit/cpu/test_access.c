@@ -352,12 +352,63 @@ static void wrap(void **state)
 	assert_int_equal(b->log[0].gpa, 0xfffffffe);
 }
 
+/* What a debugger watches: exact bytes, the right kinds, one event, and no flat entry that would hide the next access. */
+static void watches(void **state)
+{
+	struct bed *b = *state;
+	struct vcpu *v = b->v;
+	static struct mmu_watches w = { .n = 2, .w = { { LOW + 0x10, 4, MMU_WATCH_WRITE }, { LOW + 0xffe, 4, MMU_WATCH_READ } } };
+	uint8_t buf[64] = { 0 };
+	uint64_t val;
+	void *p;
+
+	assert_int_equal(cpu_store(v, LOW, 8, 0), 0);
+	v->mmu.watches = &w;
+	mmu_flush_all(&v->mmu);
+#define MISS(call) do { v->event = 0; v->debug.hit = DEBUG_HIT_NONE; assert_int_equal(call, 0);                          \
+		assert_int_equal(v->debug.hit, DEBUG_HIT_NONE); assert_int_equal(v->event, 0); } while (0)
+#define HIT(call, at, kind) do { v->event = 0; v->debug.hit = DEBUG_HIT_NONE; assert_int_equal(call, 0);                 \
+		assert_int_equal(v->debug.hit, DEBUG_HIT_WATCH); assert_int_equal(v->debug.addr, at);                    \
+		assert_int_equal(v->debug.kinds, kind); assert_int_equal(v->event, VCPU_EV_DEBUG); } while (0)
+	for (unsigned round = 0; round < 2; round++) {
+		MISS(cpu_load(v, LOW + 0x10, 4, &val));
+		MISS(cpu_store(v, LOW + 0xc, 4, 0));
+		MISS(cpu_store(v, LOW + 0x14, 4, 0));
+		HIT(cpu_store(v, LOW + 0x13, 1, 0), LOW + 0x13, MMU_WATCH_WRITE);
+		HIT(cpu_store(v, LOW + 0xd, 4, 0), LOW + 0x10, MMU_WATCH_WRITE);
+		HIT(cpu_store_sys(v, LOW + 0x10, 8, 0), LOW + 0x10, MMU_WATCH_WRITE);
+		HIT(cpu_store_buf(v, LOW, buf, 64), LOW + 0x10, MMU_WATCH_WRITE);
+		HIT(cpu_rmw_ptr(v, LOW + 0x12, 2, &p), LOW + 0x12, MMU_WATCH_WRITE);
+		/* The second spans two pages; both are seen from either side. */
+		MISS(cpu_store(v, LOW + 0xffc, 8, 0));
+		HIT(cpu_load(v, LOW + 0x1001, 1, &val), LOW + 0x1001, MMU_WATCH_READ);
+		HIT(cpu_load(v, LOW + 0xffc, 8, &val), LOW + 0xffe, MMU_WATCH_READ);
+		HIT(cpu_load_buf(v, LOW + 0xff0, buf, 64), LOW + 0xffe, MMU_WATCH_READ);
+		MISS(cpu_load(v, LOW + 0x1002, 8, &val));
+		MISS(cpu_probe_write(v, LOW + 0x10, 4));
+		/* A page that nobody watches is cached as ever. */
+		MISS(cpu_store(v, LOW + 0x4000, 8, 0));
+		assert_int_not_equal(v->mmu.cur->w[mmu_vpn(LOW + 0x4000)], 0);
+		assert_int_equal(v->mmu.cur->r[mmu_vpn(LOW)], 0);
+		assert_int_equal(v->mmu.cur->r[mmu_vpn(LOW + 0x1000)], 0);
+	}
+	/* A faulting access has touched nothing. */
+	v->event = 0;
+	v->debug.hit = DEBUG_HIT_NONE;
+	assert_int_equal(cpu_load(v, LOW + 0x2ffc, 8, &val), -1);
+	assert_int_equal(v->debug.hit, DEBUG_HIT_NONE);
+	v->mmu.watches = NULL;
+	mmu_flush_all(&v->mmu);
+	assert_int_equal(cpu_store(v, LOW + 0x10, 4, 0), 0);
+	assert_int_not_equal(v->mmu.cur->w[mmu_vpn(LOW)], 0);
+}
+
 #define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		T(sizes_and_crossing), T(faults), T(devices), T(code_pages), T(journal), T(fetch), T(wrap),
+		T(sizes_and_crossing), T(faults), T(devices), T(code_pages), T(journal), T(fetch), T(wrap), T(watches),
 	};
 
 	return cmocka_run_group_tests_name("cpu/access", tests, NULL, NULL);

@@ -303,6 +303,27 @@ static void tables_with_code(void **state)
 	assert_int_equal(seen, 2);
 }
 
+/* A debugger's look changes nothing and asks for no rights. */
+static void probe(void **state)
+{
+	struct fx *f = *state;
+	struct mmu_walk o;
+
+	fx_long(f, 0);
+	gpa_t e = fx_map(f, GVA & ~PAGE_MASK, FX_DATA, 1, PTE_P | PTE_NX);
+	uint64_t before = fx_get(f, e, 8);
+	assert_true(mmu_probe(&f->mmu, GVA, &o));
+	assert_int_equal(o.gpa, FX_DATA + (GVA & PAGE_MASK));
+	assert_false(o.user || o.writable || o.dirty);
+	assert_true(o.nx);
+	assert_int_equal(fx_get(f, e, 8), before);
+	assert_false(mmu_probe(&f->mmu, GVA + PAGE_SIZE, &o));
+	assert_false(mmu_probe(&f->mmu, GVA ^ BIT(60), &o));
+	f->mmu.regs = (struct mmu_regs){ .cr0 = CR0_PE };
+	assert_true(mmu_probe(&f->mmu, BIT(60) + 0x1234, &o));
+	assert_int_equal(o.gpa, 0x1234);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -312,6 +333,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(paging_off, fx_setup, fx_teardown),
 		cmocka_unit_test_setup_teardown(odd_tables, fx_setup, fx_teardown),
 		cmocka_unit_test_setup_teardown(tables_with_code, fx_setup, fx_teardown),
+		cmocka_unit_test_setup_teardown(probe, fx_setup, fx_teardown),
 	};
 
 	return cmocka_run_group_tests_name("mem/walk", tests, NULL, NULL);
