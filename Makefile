@@ -21,7 +21,7 @@ LIBS := -lZydis -lseccomp -luring -lz -lzstd -lext2fs -lcom_err
 NOFPU_DIRS := src/cpu src/mem src/engine src/engine/interp src/engine/bt src/engine/lockstep
 NOFPU := -mgeneral-regs-only -minline-all-stringops -fno-stack-protector -fno-tree-vectorize
 
-LIB_DIRS := base x86 proto host host/block host/net fs mem io cpu engine engine/interp engine/bt engine/lockstep dev dev/platform dev/virtio vm vm/boot
+LIB_DIRS := base x86 proto host host/block host/net fs mem io cpu engine engine/interp engine/bt engine/lockstep gdb dev dev/platform dev/virtio vm vm/boot
 LIB_SRC := $(filter-out src/vm/main.c src/fs/main.c,$(foreach d,$(LIB_DIRS),$(wildcard src/$(d)/*.c src/$(d)/*.S)))
 LIB_OBJ := $(patsubst src/%,$(BUILD)/obj/%.o,$(LIB_SRC))
 CLI_SRC := $(wildcard src/cli/*.c)
