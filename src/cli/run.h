@@ -49,6 +49,11 @@ struct run_cloud {
 	unsigned nkeys;
 };
 
+struct run_gdb {
+	struct run_arg where;
+	const char *path;                  /* socket file that we have made: removed at the end */
+};
+
 /* The machine under construction and the files that go with it (fds[i] has role config.role[i]). */
 struct run_request {
 	struct proto_config config;
@@ -58,12 +63,14 @@ struct run_request {
 	struct run_cloud cloud;
 	struct run_machine machine;
 	struct run_console console;
+	struct run_gdb gdb;
 	struct run_text *texts;            /* what run_keep() has kept */
 };
 
 enum run_option_flag {
 	RUN_REPEATS = 1,    /* several times: each adds one. Otherwise the last one counts, and a file may have it once. */
 	RUN_EMPTY = 2,      /* an empty value means something */
+	RUN_OPTIONAL = 8,   /* the value may be left out on the command line, which is an empty one */
 	RUN_LINE_ONLY = 4,  /* about this run, not about the machine: not in files */
 };
 
@@ -81,7 +88,8 @@ struct run_family {
 	const struct run_option *option;                 /* ends with a NULL name */
 	int (*finish)(struct run_request *req);          /* may be NULL; as set() */
 };
-extern const struct run_family run_boot_family, run_disk_family, run_cloud_family, run_machine_family, run_console_family;
+extern const struct run_family run_boot_family, run_disk_family, run_cloud_family, run_machine_family, run_console_family,
+	run_gdb_family;
 
 /* --- for the families ------------------------------------------------------------------------------------------------ */
 
@@ -125,6 +133,9 @@ const struct run_option *run_find(const char *name, size_t len, unsigned *index)
 #define RUN_MAX_OPTIONS 96
 /* Prints the options of all families for the help. */
 void run_print_options(void);
+
+/* run_gdb.c: removes the socket file. */
+void run_gdb_release(struct run_request *req);
 
 /* run_config.c: applies one configuration file to *req. */
 int run_read_config(struct run_request *req, const struct run_arg *file);

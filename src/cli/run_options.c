@@ -30,7 +30,8 @@ static const struct run_family run_file_family = {"Configuration file", file_opt
 
 /* Ordered: so the help shows them, and so they finish. */
 static const struct run_family *const run_families[] = {
-	&run_file_family, &run_boot_family, &run_disk_family, &run_cloud_family, &run_machine_family, &run_console_family, NULL,
+	&run_file_family, &run_boot_family, &run_disk_family, &run_cloud_family, &run_machine_family, &run_console_family,
+	&run_gdb_family, NULL,
 };
 
 const struct run_option *run_find(const char *name, size_t len, unsigned *index)
@@ -79,6 +80,11 @@ struct getopt_table {
 };
 enum { FIRST_LONG = 256 };
 
+static int has_arg(const struct run_option *o)
+{
+	return o->value && !(o->flags & RUN_OPTIONAL) ? required_argument : optional_argument;
+}
+
 static void table_init(struct getopt_table *t)
 {
 	char *l = t->letters;
@@ -89,8 +95,7 @@ static void table_init(struct getopt_table *t)
 		for (const struct run_option *o = (*f)->option; o->name; o++) {
 			if (t->rows == RUN_MAX_OPTIONS)
 				BUG("raise RUN_MAX_OPTIONS");
-			t->longopts[t->rows] = (struct option){o->name, o->value ? required_argument : optional_argument, NULL,
-							       FIRST_LONG + (int)t->rows};
+			t->longopts[t->rows] = (struct option){o->name, has_arg(o), NULL, FIRST_LONG + (int)t->rows};
 			t->row[t->rows++] = o;
 			if (o->letter)
 				*l++ = o->letter;
@@ -130,6 +135,14 @@ static int take(struct run_arg *arg, const struct run_option *o, const char *tex
 	return 0;
 }
 
+/* What getopt has found, or what follows: nothing but options may stand there, so anything else is the value. */
+static const char *value_of(const struct run_option *o, int argc, char **argv)
+{
+	if (!(o->flags & RUN_OPTIONAL) || optarg)
+		return optarg;
+	return optind < argc && argv[optind][0] != '-' ? argv[optind++] : "";
+}
+
 /* Splits the command line into arguments, in the order given. */
 static int collect(struct run_arg *given, unsigned *count, int argc, char **argv)
 {
@@ -145,7 +158,7 @@ static int collect(struct run_arg *given, unsigned *count, int argc, char **argv
 		else if (c == '?')
 			ret = wrong("unknown option %s; see `doppel run --help`", argv[optind - 1]);
 		else
-			ret = take(&given[(*count)++], row_of(&t, c), optarg);
+			ret = take(&given[(*count)++], row_of(&t, c), value_of(row_of(&t, c), argc, argv));
 	}
 	if (ret == 0 && optind < argc)
 		ret = wrong("'%s' is no option; kernels are given with --kernel F, see `doppel run --help`", argv[optind]);

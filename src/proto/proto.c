@@ -76,6 +76,8 @@ static bool roles_ok(const struct proto_config *cfg)
 	/* Without a kernel the machine boots from its disks, which have it all. */
 	if (count[PROTO_FD_KERNEL] == 0 && (cfg->ndisks == 0 || count[PROTO_FD_INITRD] || cfg->nmodules))
 		return false;
+	if (count[PROTO_FD_GDB] > 1 || (cfg->flags & PROTO_F_GDB_WAIT && !count[PROTO_FD_GDB]))
+		return false;
 	return count[PROTO_FD_KERNEL] <= 1 && count[PROTO_FD_INITRD] <= 1 && count[PROTO_FD_STATS] <= 1 &&
 	       count[PROTO_FD_MODULE] == cfg->nmodules && count[PROTO_FD_DISK] == cfg->ndisk_files &&
 	       count[PROTO_FD_SERIAL] == (cfg->serial == PROTO_SERIAL_FILE ? 1u : 0u);

@@ -22,7 +22,7 @@
 #define PROTO_MAX_CPUS 16
 #define PROTO_MAX_DISKS 16
 #define PROTO_MAX_DISK_FILES 64   /* of all disks together */
-#define PROTO_MAX_FDS (PROTO_MAX_MODULES + PROTO_MAX_DISK_FILES + 4)
+#define PROTO_MAX_FDS (PROTO_MAX_MODULES + PROTO_MAX_DISK_FILES + 5)
 
 enum proto_type { PROTO_CONFIG = 1, PROTO_PAUSE, PROTO_RESUME, PROTO_STOP, PROTO_SHARE_START };
 
@@ -38,6 +38,7 @@ enum proto_flag {
 	PROTO_F_DEBUG_EXIT = 1,
 	PROTO_F_NO_REBOOT = 2,
 	PROTO_F_CHECK = 4,    /* load everything, run nothing */
+	PROTO_F_GDB_WAIT = 16,   /* run nothing until a debugger says go; PROTO_FD_GDB is where it connects to */
 	PROTO_F_TTY = 8,      /* standard input is a terminal in raw mode; `termios` is how to leave it */
 	PROTO_F_VIRTIO_MMIO = 16, /* virtio devices on MMIO instead of PCI */
 };
@@ -47,7 +48,7 @@ enum proto_serial { PROTO_SERIAL_STDIO, PROTO_SERIAL_NONE, PROTO_SERIAL_FILE };
 /* What each descriptor passed along is, in order. Modules appear in the order of `module`, disk files in that of `disk_file`. */
 enum proto_fd_role {
 	PROTO_FD_KERNEL = 1, PROTO_FD_INITRD, PROTO_FD_MODULE, PROTO_FD_SERIAL, PROTO_FD_STATS, PROTO_FD_DISK,
-	PROTO_FD_LAST = PROTO_FD_DISK,
+	PROTO_FD_GDB, PROTO_FD_LAST = PROTO_FD_GDB,
 };
 
 enum proto_disk_flag { PROTO_DISK_RDONLY = 1 };

@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "base/log.h"
+#include "gdb/gdb.h"
 #include "vm/vm.h"
 
 /* How long the vCPU thread may take to leave the engine after a stop request before the process ends without it. */
@@ -114,11 +115,15 @@ int vm_loop(struct vm *vm)
 			log_error("the event loop cannot wait: %s; free some host memory", strerror(-ret));
 			life_stop(vm, STATUS_MONITOR, "event loop");
 		}
+		if (vm->gdb)
+			gdb_poll(vm->gdb);
 		if (vm->terminated)
 			life_stop(vm, STATUS_STOPPED, "signal");
 		feed = console_feed(vm);
 	}
 	for (unsigned i = 0; i < vm->ncpus; i++)
 		pthread_join(vm->cpu[i].thread, NULL);
+	if (vm->gdb)
+		gdb_ended(vm->gdb, vm->life.status);
 	return vm->life.status;
 }

@@ -17,6 +17,7 @@
 #include <unistd.h>
 
 #include "base/log.h"
+#include "gdb/gdb.h"
 #include "vm/vm.h"
 
 #define HOLE_BEGIN 0xa0000ull
@@ -61,6 +62,9 @@ static int take_files(struct vm *vm, const int *fds)
 			break;
 		case PROTO_FD_STATS:
 			vm->stats_fd = fds[i];
+			break;
+		case PROTO_FD_GDB:
+			vm->gdb_fd = fds[i];
 			break;
 		}
 	}
@@ -158,7 +162,7 @@ const char *machine_create(struct vm *vm, struct proto_config *config, const int
 	const char *err;
 
 	vm->config = config;
-	vm->stats_fd = -1;
+	vm->stats_fd = vm->gdb_fd = -1;
 	vm->kernel.fd = -1;
 	vm->notify_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	vm->timer_fd = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
@@ -180,11 +184,16 @@ const char *machine_create(struct vm *vm, struct proto_config *config, const int
 	err = vm_disks_open(vm, fds);
 	if (!err)
 		err = make_vcpus(vm);
-	return err ? err : make_board(vm);
+	if (!err)
+		err = make_board(vm);
+	if (!err && vm_debugger_init(vm) < 0)
+		err = "the debugger's stub cannot be set up; free some host memory";
+	return err;
 }
 
 void machine_destroy(struct vm *vm)
 {
+	gdb_destroy(vm->gdb);
 	board_destroy(&vm->board);
 	for (unsigned i = 0; i < vm->ncpus; i++) {
 		vm->engine->destroy(vm->vcpu[i]);

@@ -102,6 +102,14 @@ static bool wait_for_start(struct vm_cpu *c)
 	return true;
 }
 
+/* What hardware does: processors signal shutdown, boards answer with a reset. A loop of triple faults helps nobody, so here it ends
+ * the run. */
+void vm_triple_fault(struct vm *vm, const struct vcpu *v)
+{
+	log_error("triple fault: the guest could not deliver an exception at rip %#llx", (unsigned long long)v->rip);
+	life_stop(vm, STATUS_TRIPLE, "triple fault");
+}
+
 /* Carries on after an exit. False: the machine has ended. */
 static bool route(struct vm_cpu *c, enum exit_reason why)
 {
@@ -120,12 +128,10 @@ static bool route(struct vm_cpu *c, enum exit_reason why)
 	case EXIT_INIT:
 		return wait_for_start(c);
 	case EXIT_DEBUG:
-		return true; /* nobody sets breakpoints yet */
+		return vm_debugger_hit(vm, v) && wait_for_start(c);
 	case EXIT_SHUTDOWN:
-		/* What hardware does: processors signal shutdown, boards answer with a reset. A loop of triple faults helps
-		 * nobody, so here it ends the run. */
-		log_error("triple fault: the guest could not deliver an exception at rip %#llx", (unsigned long long)v->rip);
-		life_stop(vm, STATUS_TRIPLE, "triple fault");
+		if (vm_debugger_shutdown(vm, v))
+			vm_triple_fault(vm, v);
 		return false;
 	case EXIT_DIVERGED:
 		life_stop(vm, STATUS_MONITOR, "engines diverged");

@@ -29,6 +29,7 @@
 #include "vm/life.h"
 
 struct json;
+struct gdb;
 
 struct vm_file {
 	int fd;              /* -1: not given */
@@ -92,6 +93,9 @@ struct vm {
 	struct vm_clock clock;
 	struct console console;
 	struct life life;
+	struct gdb *gdb;                  /* NULL: no debugger may come */
+	int gdb_fd;                       /* its listening socket, or -1 */
+	_Atomic bool debug_hold;          /* the debugger holds the machine still, or has asked for it */
 	struct evloop loop;               /* main thread; sources are added while the machine is built */
 	struct ev_source ev_notify, ev_timer, ev_channel, ev_block;
 	int notify_fd;                    /* eventfd: something for the main thread to look at */
@@ -137,6 +141,14 @@ void vm_notify(struct vm *vm);
 
 /* run.c: body of a vCPU's thread. */
 void *vm_vcpu_main(void *vm_cpu);
+/* Ends the machine after a triple fault. */
+void vm_triple_fault(struct vm *vm, const struct vcpu *v);
+/* debugger.c: the stub, if a socket for it has come along. 0 or -errno. */
+int vm_debugger_init(struct vm *vm);
+/* A vCPU thread whose engine has left with EXIT_DEBUG, or after a triple fault (which a debugger wants to look at first): waits for the
+ * debugger to let it go on. False: the machine has ended. */
+bool vm_debugger_hit(struct vm *vm, struct vcpu *v);
+bool vm_debugger_shutdown(struct vm *vm, struct vcpu *v);
 /* loop.c: prepares the loop and its first sources (0 or -errno); then the body of the main thread, which
  * returns when the machine has ended, with the exit status. */
 int vm_loop_init(struct vm *vm);
