@@ -416,6 +416,15 @@ int block_pwrite(struct block *b, const void *buf, size_t bytes, uint64_t offset
 	return ret < 0 || bytes == 0 ? ret : b->top->ops->write(b->top, buf, bytes, offset);
 }
 
+int block_pwrite_packed(struct block *b, const void *buf, size_t bytes, uint64_t offset)
+{
+	int ret = check_range(b, bytes, offset, true);
+
+	if (ret < 0)
+		return ret;
+	return b->top->ops->write_packed ? b->top->ops->write_packed(b->top, buf, bytes, offset) : -ENOTSUP;
+}
+
 int block_pzero(struct block *b, uint64_t bytes, uint64_t offset, bool unmap)
 {
 	int ret = check_range(b, bytes, offset, true);

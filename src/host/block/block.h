@@ -28,10 +28,10 @@ enum block_format { BLOCK_AUTO, BLOCK_RAW, BLOCK_QCOW2 };
 
 enum block_flag {
 	BLOCK_RDONLY = 1,
-	BLOCK_NO_BACKING = 2,  /* block_chain_open: the named file only */
+	BLOCK_NO_BACKING = 2,  /* the named file only; what is not in it then reads as zeroes */
 	BLOCK_NO_LOCK = 4,     /* block_chain_open: no lock, for looking at an image in use */
+	BLOCK_TINY_CACHE = 16, /* block_open: as few metadata in memory as possible, so that tests see them come and go */
 	BLOCK_REPAIR = 8,      /* block_open: also images marked dirty or corrupt, which are refused otherwise; for repair */
-	BLOCK_KEEP_DIRTY = 16, /* block_open, with RDONLY: dirty or corrupt images may be read, with a warning to the caller */
 };
 
 /* "cause; remedy", without the file's name. */
@@ -107,6 +107,8 @@ void block_drain(struct block *b);
 /* Blocking. 0 or -errno; ranges must lie inside the disk. */
 int block_pread(struct block *b, void *buf, size_t bytes, uint64_t offset);
 int block_pwrite(struct block *b, const void *buf, size_t bytes, uint64_t offset);
+/* The same, compressed, for making images: whole clusters of a qcow2 image that nothing was written to. -ENOTSUP for other formats. */
+int block_pwrite_packed(struct block *b, const void *buf, size_t bytes, uint64_t offset);
 int block_pzero(struct block *b, uint64_t bytes, uint64_t offset, bool unmap);
 int block_pdiscard(struct block *b, uint64_t bytes, uint64_t offset);
 int block_pflush(struct block *b);
@@ -132,6 +134,12 @@ int block_chain_open(struct block_chain *c, const char *path, enum block_format 
 void block_chain_close(struct block_chain *c);
 /* The same, but the descriptors stay open: they are the caller's now. */
 void block_chain_forget(struct block_chain *c);
+
+/* The path (allocated) and recorded format of what an open image is based on. 0; 1 if it is based on nothing; or -errno with *err. */
+int block_backing_path(const struct block_file *f, char **path, enum block_format *format, struct block_error *err);
+
+/* The path, allocated, that the name of a backing file means when the image at `path` records it. 0 or -errno with *err. */
+int block_path_beside(const char *path, const char *name, char **out, struct block_error *err);
 
 /* "raw" or "qcow2"; BLOCK_AUTO for an unknown name. */
 const char *block_format_name(enum block_format format);

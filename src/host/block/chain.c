@@ -108,8 +108,7 @@ static int find_format(struct block_file *f, enum block_format format, struct bl
 	return 0;
 }
 
-/* The path of the backing file `name` of the image at `path`, allocated. */
-static int resolve(const char *path, const char *name, char **out, struct block_error *err)
+int block_path_beside(const char *path, const char *name, char **out, struct block_error *err)
 {
 	const char *slash = strrchr(path, '/'), *colon;
 
@@ -154,13 +153,10 @@ static bool is_loop(const struct block_chain *c)
 	return false;
 }
 
-/* Opens what the last image of the chain is based on. 1: it is based on nothing. */
-static int add_backing(struct block_chain *c, unsigned flags, struct block_error *err)
+int block_backing_path(const struct block_file *f, char **path, enum block_format *format, struct block_error *err)
 {
-	const struct block_file *f = &c->file[c->n - 1];
 	struct qcow2_backing b;
 	struct block_error why;
-	char *path = NULL;
 	int ret;
 
 	if (f->format != BLOCK_QCOW2)
@@ -168,17 +164,30 @@ static int add_backing(struct block_chain *c, unsigned flags, struct block_error
 	ret = qcow2_backing_name(f->fd, &b, &why);
 	if (ret < 0)
 		return block_fail(err, ret, "%.120s: %.180s", f->path, why.text);
-	if (!b.name[0])
-		return 1;
+	*format = b.format;
+	return b.name[0] ? block_path_beside(f->path, b.name, path, err) : 1;
+}
+
+/* Opens what the last image of the chain is based on. 1: it is based on nothing. */
+static int add_backing(struct block_chain *c, unsigned flags, struct block_error *err)
+{
+	const struct block_file *f = &c->file[c->n - 1];
+	enum block_format format;
+	char *path;
+	int ret = block_backing_path(f, &path, &format, err);
+
+	if (ret != 0)
+		return ret;
 	if (c->n > 1 && c->probed_below)
-		return block_fail(err, -EPERM, "%.80s has a backing file, but %.80s does not say that it is qcow2; "
+		ret = block_fail(err, -EPERM, "%.80s has a backing file, but %.80s does not say that it is qcow2; "
 				  "if that is right, qemu-img rebase -u -F qcow2 records it", f->path, c->file[c->n - 2].path);
-	if (c->n == BLOCK_CHAIN_MAX)
-		return block_fail(err, -ELOOP, "%s has more than %d files below it; commit some", c->path[0], BLOCK_CHAIN_MAX - 1);
-	c->probed_below = b.format == BLOCK_AUTO;
-	ret = resolve(f->path, b.name, &path, err);
-	if (ret == 0)
-		ret = add(c, path, b.format, flags | BLOCK_RDONLY, err);
+	else if (c->n == BLOCK_CHAIN_MAX)
+		ret = block_fail(err, -ELOOP, "%s has more than %d files below it; commit some", c->path[0], BLOCK_CHAIN_MAX - 1);
+	c->probed_below = format == BLOCK_AUTO;
+	if (ret < 0)
+		free(path);
+	else
+		ret = add(c, path, format, flags | BLOCK_RDONLY, err);
 	if (ret == 0 && is_loop(c))
 		ret = block_fail(err, -ELOOP, "%s is its own backing file; recreate the image", c->path[c->n - 1]);
 	return ret;

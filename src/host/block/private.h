@@ -118,6 +118,7 @@ struct block_ops {
 	void (*unpin)(struct block_node *n, unsigned pin);
 	int (*read)(struct block_node *n, void *buf, size_t bytes, uint64_t offset);
 	int (*write)(struct block_node *n, const void *buf, size_t bytes, uint64_t offset);
+	int (*write_packed)(struct block_node *n, const void *buf, size_t bytes, uint64_t offset);   /* optional */
 	int (*zero)(struct block_node *n, uint64_t bytes, uint64_t offset, bool unmap);
 	int (*discard)(struct block_node *n, uint64_t bytes, uint64_t offset);
 	int (*flush)(struct block_node *n);

@@ -230,7 +230,7 @@ static int refuse_features(const struct qcow2_header *h, unsigned flags, struct 
 	return 0;
 }
 
-static const char *check_places(const struct qcow2 *q, const struct qcow2_header *h, bool write)
+static const char *check_places(const struct qcow2 *q, const struct qcow2_header *h, bool counts)
 {
 	uint64_t mask = q->cluster - 1, need = align_up(h->size, q->cluster << q->l2_bits) >> (q->cluster_bits + q->l2_bits);
 
@@ -243,7 +243,7 @@ static const char *check_places(const struct qcow2 *q, const struct qcow2_header
 	if (h->reftable_offset == 0 || h->reftable_offset & mask || h->reftable_offset >= q->end ||
 	    (uint64_t)h->reftable_clusters << q->cluster_bits > q->end - h->reftable_offset)
 		return "its reference count table is not inside the file; it is damaged";
-	if (write && h->reftable_clusters == 0)
+	if (counts && h->reftable_clusters == 0)
 		return "it has no reference counts; it is damaged";
 	return NULL;
 }
@@ -257,9 +257,10 @@ static int load_table(int fd, uint64_t *table, uint32_t n, uint64_t offset)
 	return ret;
 }
 
-static int allocate(struct qcow2 *q, bool write)
+/* counts: reference counts are wanted, for writing or for checking. */
+static int allocate(struct qcow2 *q, bool counts, bool tiny)
 {
-	int ret = table_cache_init(&q->l2, (uint32_t)q->cluster, L2_CACHE_BYTES, q->l1_size);
+	int ret = table_cache_init(&q->l2, (uint32_t)q->cluster, tiny ? 0 : L2_CACHE_BYTES, q->l1_size);
 
 	q->l1 = calloc(q->l1_size, sizeof(*q->l1));
 	q->packed = malloc(2 * q->cluster);
@@ -267,18 +268,19 @@ static int allocate(struct qcow2 *q, bool write)
 	if (ret < 0 || !q->l1 || !q->packed || !q->plain)
 		return -ENOMEM;
 	ret = qcow2_codec_create(q);
-	if (ret < 0 || !write)
+	if (ret < 0 || !counts)
 		return ret;
 	q->reftable = calloc(q->reftable_size, sizeof(*q->reftable));
 	q->pending = calloc(PENDING_MAX, sizeof(*q->pending));
 	q->cow = malloc(q->cluster);
 	if (!q->reftable || !q->pending || !q->cow)
 		return -ENOMEM;
-	return table_cache_init(&q->ref, (uint32_t)q->cluster, REF_CACHE_BYTES, q->reftable_size);
+	return table_cache_init(&q->ref, (uint32_t)q->cluster, tiny ? 0 : REF_CACHE_BYTES, q->reftable_size);
 }
 
-static int load(struct qcow2 *q, const struct qcow2_header *h, bool write)
+static int load(struct qcow2 *q, const struct qcow2_header *h, unsigned flags)
 {
+	bool write = !(flags & BLOCK_RDONLY), counts = write || (flags & BLOCK_REPAIR);
 	uint8_t none[8] = {0};
 	int ret;
 
@@ -286,10 +288,10 @@ static int load(struct qcow2 *q, const struct qcow2_header *h, bool write)
 	q->l1_offset = h->l1_offset;
 	q->reftable_offset = h->reftable_offset;
 	q->reftable_size = (uint32_t)((uint64_t)h->reftable_clusters << q->cluster_bits >> 3);
-	ret = allocate(q, write);
+	ret = allocate(q, counts, flags & BLOCK_TINY_CACHE);
 	if (ret == 0)
 		ret = load_table(q->fd, q->l1, q->l1_size, q->l1_offset);
-	if (ret == 0 && write)
+	if (ret == 0 && counts)
 		ret = load_table(q->fd, q->reftable, q->reftable_size, q->reftable_offset);
 	/* Of these bits the format says: whoever writes without knowing one clears it. We know none. */
 	if (ret == 0 && write && h->autoclear)
@@ -330,6 +332,7 @@ const struct block_ops qcow2_ops = {
 	.unpin = qcow2_unpin,
 	.read = qcow2_read,
 	.write = qcow2_write,
+	.write_packed = qcow2_write_packed,
 	.zero = qcow2_zero,
 	.discard = qcow2_discard,
 	.flush = qcow2_flush,
@@ -381,9 +384,9 @@ int qcow2_open(struct block_node **out, const struct block_file *file, struct bl
 		return block_fail(err, -ENOMEM, "out of memory; free some and try again");
 	ret = file_size(file->fd, &end);
 	q->end = align_up(end, q->cluster);
-	wrong = ret == 0 ? check_places(q, &h, !(flags & BLOCK_RDONLY)) : NULL;
+	wrong = ret == 0 ? check_places(q, &h, !(flags & BLOCK_RDONLY) || (flags & BLOCK_REPAIR)) : NULL;
 	if (ret == 0 && !wrong)
-		ret = load(q, &h, !(flags & BLOCK_RDONLY));
+		ret = load(q, &h, flags);
 	if (ret == 0 && !wrong) {
 		*out = &q->node;
 		return 0;

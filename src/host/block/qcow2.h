@@ -32,8 +32,8 @@
 #define QCOW2_DATA_FILE BIT(2)   /* data are in another file */
 #define QCOW2_COMPRESSION BIT(3) /* compression_type is not zlib */
 #define QCOW2_EXTENDED_L2 BIT(4) /* subclusters */
-/* Compatible feature bits. */
-#define QCOW2_LAZY_REFCOUNTS BIT(0)
+/* Autoclear feature bits. */
+#define QCOW2_BITMAPS BIT(0)
 
 #define QCOW2_EXT_BACKING_FORMAT 0xe2792acau
 
@@ -69,6 +69,19 @@ struct qcow2_new {
 
 /* Makes an empty image of an empty file. 0, or -errno with *err. */
 int qcow2_create(int fd, const struct qcow2_new *o, struct block_error *err);
+
+enum qcow2_repair { QCOW2_REPAIR_NONE, QCOW2_REPAIR_LEAKS, QCOW2_REPAIR_ALL };
+
+struct qcow2_check {
+	void (*say)(void *opaque, const char *text);   /* each thing that is wrong; may be NULL */
+	void *opaque;
+	uint64_t corruptions, leaks;                   /* found, whether repaired or not */
+	uint64_t allocated, compressed, total;         /* clusters of the disk */
+};
+
+/* Checks the image; *result starts zeroed but for `say`. What can be repaired is, as asked; checking again tells the outcome. Corruptions
+ * that are no matter of counts (an impossible entry) stay. 0 if it could be checked, or -errno with *err. */
+int qcow2_check(const struct block_file *file, enum qcow2_repair repair, struct qcow2_check *result, struct block_error *err);
 
 struct qcow2_backing {
 	char name[QCOW2_NAME_MAX + 1];  /* "": none */

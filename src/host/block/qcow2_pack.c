@@ -21,6 +21,9 @@ struct codec {
 	z_stream inflate;
 	bool inflating;
 	ZSTD_DCtx *unzstd;
+	z_stream deflate;      /* made when first wanted: only tools write compressed data */
+	bool deflating;
+	ZSTD_CCtx *zstd;
 };
 
 int qcow2_codec_create(struct qcow2 *q)
@@ -46,7 +49,10 @@ void qcow2_codec_destroy(struct qcow2 *q)
 		return;
 	if (c->inflating)
 		inflateEnd(&c->inflate);
+	if (c->deflating)
+		deflateEnd(&c->deflate);
 	ZSTD_freeDCtx(c->unzstd);
+	ZSTD_freeCCtx(c->zstd);
 	free(c);
 }
 
@@ -107,5 +113,114 @@ int qcow2_unpack(struct qcow2 *q, uint64_t entry)
 		ret = q->compression == QCOW2_ZSTD ? unpack_zstd(q, bytes) : unpack_deflate(q, bytes);
 	if (ret == 0)
 		q->plain_entry = entry;
+	return ret;
+}
+
+/* --- writing ----------------------------------------------------------------------------------------------------------------- */
+
+static int pack_deflate(struct qcow2 *q, const uint8_t *plain, size_t *bytes)
+{
+	struct codec *c = q->codec;
+	z_stream *z = &c->deflate;
+
+	if (!c->deflating && deflateInit2(z, Z_DEFAULT_COMPRESSION, Z_DEFLATED, DEFLATE_WINDOW, 9, Z_DEFAULT_STRATEGY) != Z_OK)
+		return -ENOMEM;
+	c->deflating = true;
+	deflateReset(z);
+	z->next_in = (uint8_t *)(uintptr_t)plain;
+	z->avail_in = (unsigned)q->cluster;
+	z->next_out = q->packed;
+	z->avail_out = (unsigned)q->cluster;
+	*bytes = deflate(z, Z_FINISH) == Z_STREAM_END ? q->cluster - z->avail_out : 0;
+	return 0;
+}
+
+static int pack_zstd(struct qcow2 *q, const uint8_t *plain, size_t *bytes)
+{
+	struct codec *c = q->codec;
+	size_t n;
+
+	if (!c->zstd)
+		c->zstd = ZSTD_createCCtx();
+	if (!c->zstd)
+		return -ENOMEM;
+	n = ZSTD_compress2(c->zstd, q->packed, q->cluster, plain, q->cluster);
+	*bytes = ZSTD_isError(n) ? 0 : n;
+	return 0;
+}
+
+/* A place for so many bytes, less than a cluster: behind the last ones, if their cluster has room or the next one is free. */
+static int pack_alloc(struct qcow2 *q, size_t bytes, uint64_t *at)
+{
+	uint64_t room = q->pack_at & (q->cluster - 1) ? q->cluster - (q->pack_at & (q->cluster - 1)) : 0, first, got;
+	bool fresh;
+	int ret = 0;
+
+	/* One more reference to the cluster that is shared; if the image's counts are too narrow, it is full. */
+	if (room && qcow2_refcount_add(q, q->pack_at >> q->cluster_bits, 1, 1) < 0)
+		room = 0;
+	if (room < bytes) {
+		ret = qcow2_alloc(q, 1, &first, &got, &fresh);
+		if (room && (ret < 0 || first << q->cluster_bits != q->pack_at + room)) {
+			int undo = qcow2_refcount_add(q, q->pack_at >> q->cluster_bits, 1, -1);
+
+			ret = ret < 0 ? ret : undo;
+			room = 0;
+		}
+		if (ret == 0 && !room)
+			q->pack_at = first << q->cluster_bits;
+	}
+	*at = q->pack_at;
+	q->pack_at += bytes;
+	return ret;
+}
+
+static int write_packed_cluster(struct qcow2 *q, const uint8_t *plain, uint64_t offset)
+{
+	unsigned shift = 62 - (q->cluster_bits - 8);
+	uint32_t i = (uint32_t)(offset >> q->cluster_bits & (BIT(q->l2_bits) - 1));
+	struct table_slot *s;
+	uint64_t at, sectors;
+	size_t bytes;
+	int ret = q->compression == QCOW2_ZSTD ? pack_zstd(q, plain, &bytes) : pack_deflate(q, plain, &bytes);
+
+	if (ret == 0)
+		ret = qcow2_l2_load_writable(q, (uint32_t)(offset >> (q->cluster_bits + q->l2_bits)), &s);
+	if (ret < 0)
+		return ret;
+	if (bytes == 0 || bytes >= q->cluster || qcow2_l2_get(s, i) != 0)
+		return qcow2_write(&q->node, plain, q->cluster, offset);
+	ret = pack_alloc(q, bytes, &at);
+	if (ret == 0)
+		ret = file_write(q->fd, q->packed, bytes, at);
+	if (ret < 0)
+		return ret;
+	sectors = ((at + bytes - 1) >> 9) - (at >> 9);
+	qcow2_l2_set(q, s, i, QCOW2_PACKED | sectors << shift | at);
+	return 0;
+}
+
+int qcow2_write_packed(struct block_node *n, const void *buf, size_t bytes, uint64_t offset)
+{
+	struct qcow2 *q = to_qcow2(n);
+	int ret = 0;
+
+	while (ret == 0 && bytes) {
+		const uint8_t *plain = buf;
+		size_t part = bytes < q->cluster ? bytes : q->cluster;
+
+		if (offset & (q->cluster - 1) || (part < q->cluster && offset + part != n->size))
+			return -EINVAL;
+		/* The disk's last cluster may be cut off by its end. */
+		if (part < q->cluster) {
+			memset(q->cow, 0, q->cluster);
+			memcpy(q->cow, buf, part);
+			plain = q->cow;
+		}
+		ret = write_packed_cluster(q, plain, offset);
+		buf = (const uint8_t *)buf + part;
+		offset += part;
+		bytes -= part;
+	}
 	return ret;
 }

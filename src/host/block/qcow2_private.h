@@ -151,6 +151,8 @@ int qcow2_release(struct qcow2 *q, uint64_t first, uint64_t n);
 int qcow2_refcount_get(struct qcow2 *q, uint64_t cluster, uint64_t *count);
 /* Adds to or takes from the refcounts of n clusters. -ERANGE if one does not fit its bits (the others before it have changed). */
 int qcow2_refcount_add(struct qcow2 *q, uint64_t first, uint64_t n, int delta);
+/* For repair. */
+int qcow2_refcount_set(struct qcow2 *q, uint64_t cluster, uint64_t count);
 /* Allocates 1 to n clusters in a row: *first, their number in *got, refcounts one. *fresh: they have never been written. */
 int qcow2_alloc(struct qcow2 *q, uint64_t n, uint64_t *first, uint64_t *got, bool *fresh);
 int qcow2_refcount_flush(struct qcow2 *q);
@@ -167,6 +169,7 @@ int qcow2_read(struct block_node *n, void *buf, size_t bytes, uint64_t offset);
 uint32_t qcow2_run(const struct qcow2 *q, const struct table_slot *s, uint32_t i, uint32_t max, enum cluster_kind *kind,
 		   uint64_t *offset);
 
+int qcow2_write_packed(struct block_node *n, const void *buf, size_t bytes, uint64_t offset);
 int qcow2_codec_create(struct qcow2 *q);
 void qcow2_codec_destroy(struct qcow2 *q);
 /* The plain content of a packed cluster is in q->plain. */

@@ -280,6 +280,18 @@ int qcow2_refcount_add(struct qcow2 *q, uint64_t first, uint64_t n, int delta)
 	return 0;
 }
 
+int qcow2_refcount_set(struct qcow2 *q, uint64_t cluster, uint64_t count)
+{
+	struct table_slot *s;
+	int ret = block_load(q, cluster, &s);
+
+	if (ret == 0 && !s)
+		ret = -ENOENT;
+	if (ret == 0)
+		set_count(q, s, cluster & (BIT(q->refblock_bits) - 1), count);
+	return ret;
+}
+
 /* The first free cluster from q->hint on, which moves there. */
 static int find_free(struct qcow2 *q)
 {

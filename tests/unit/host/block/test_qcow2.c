@@ -76,7 +76,7 @@ static void exercise(struct disk *d, uint8_t *model, unsigned aio_flags, uint64_
 {
 	struct load *l = calloc(1, sizeof(*l));
 
-	disk_open(d, BLOCK_QCOW2, 0, aio_flags);
+	disk_open(d, BLOCK_QCOW2, seed & 1 ? BLOCK_TINY_CACHE : 0, aio_flags);
 	disk_compare(d, model, SIZE);
 	*l = (struct load){.d = d, .model = model, .size = SIZE, .seed = seed, .max = 600u << 10, .discards = true};
 	load_run(l, STEPS);
