@@ -22,11 +22,16 @@ extern const struct cli_verb cli_verbs[];
 
 /* One file per verb. */
 int cmd_run(int argc, char **argv);
+int cmd_image(int argc, char **argv);
 int cmd_check(int argc, char **argv);
 int cmd_help(int argc, char **argv);
 void cmd_run_usage(void);
+void cmd_image_usage(void);
 void cmd_check_usage(void);
 void cmd_help_usage(void);
+
+/* print.c: a JSON string, quoted and escaped, to standard output. */
+void cli_json_string(const char *s);
 
 /* paths.c: finds a program or data file installed with doppel, trying each of the places relative to the directory of the
  * running binary. The first that exists is written to buf, or the first of all if none does (for the message). 0 or -ENOENT. */

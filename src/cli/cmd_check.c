@@ -27,18 +27,6 @@ void cmd_check_usage(void)
 
 enum { F_NAME, F_WORKS, F_SLOWDOWN, F_WHAT, F_WHY, F_COUNT };
 
-static void json_string(const char *s)
-{
-	putchar('"');
-	for (; *s; s++) {
-		if (*s == '"' || *s == '\\')
-			putchar('\\');
-		if ((unsigned char)*s >= 0x20)
-			putchar(*s);
-	}
-	putchar('"');
-}
-
 static void print_json(char *f[F_COUNT], bool first)
 {
 	static const char *const key[F_COUNT] = {"name", "works", "slowdown", "what", "why"};
@@ -49,7 +37,7 @@ static void print_json(char *f[F_COUNT], bool first)
 		if (i == F_WORKS)
 			fputs(*f[i] == '1' ? "true" : "false", stdout);
 		else
-			json_string(f[i]);
+			cli_json_string(f[i]);
 	}
 	putchar('}');
 }

@@ -16,6 +16,7 @@
 
 const struct cli_verb cli_verbs[] = {
 	{"run", "boot a machine in the foreground", cmd_run_usage, cmd_run},
+	{"image", "create, look at, convert, check and commit disk images", cmd_image_usage, cmd_image},
 	{"check", "say which engines work on this host, and how fast", cmd_check_usage, cmd_check},
 	{"help", "list the verbs, or explain one", cmd_help_usage, cmd_help},
 	{0},
