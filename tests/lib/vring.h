@@ -40,16 +40,23 @@ static inline void *vat(struct vdrv *d, gpa_t gpa) { return d->ram + gpa; }
 static inline uint16_t *v16(struct vdrv *d, gpa_t gpa) { return vat(d, gpa); }
 static inline uint32_t *v32(struct vdrv *d, gpa_t gpa) { return vat(d, gpa); }
 
-static inline void vdrv_init(struct vdrv *d, struct mem *m, uint16_t size, bool packed, bool event_idx, bool indirect)
+/* Rings at desc, driver and device; only what they occupy is cleared. */
+static inline void vdrv_init_at(struct vdrv *d, struct mem *m, uint16_t size, bool packed, bool event_idx, bool indirect,
+				gpa_t desc, gpa_t driver, gpa_t device)
 {
-	*d = (struct vdrv){.ram = mem_frame(m, 0, true), .desc = 0x10000, .driver = 0x20000, .device = 0x30000, .tables = 0x40000,
+	*d = (struct vdrv){.ram = mem_frame(m, 0, true), .desc = desc, .driver = driver, .device = device, .tables = 0x40000,
 			   .size = size, .packed = packed, .event_idx = event_idx, .indirect = indirect, .next_wrap = true,
 			   .seen_wrap = true};
 	memset(vat(d, d->desc), 0, 16 * size);
-	memset(vat(d, d->driver), 0, 0x8000);
-	memset(vat(d, d->device), 0, 0x8000);
+	memset(vat(d, d->driver), 0, 6 + 2 * size);
+	memset(vat(d, d->device), 0, 6 + 8 * size);
 	for (uint16_t i = 0; i < size; i++)
 		d->free[d->nfree++] = size - 1 - i;
+}
+
+static inline void vdrv_init(struct vdrv *d, struct mem *m, uint16_t size, bool packed, bool event_idx, bool indirect)
+{
+	vdrv_init_at(d, m, size, packed, event_idx, indirect, 0x10000, 0x20000, 0x30000);
 }
 
 /* One descriptor; `last4`: flags and next (split), id and flags (packed). */
