@@ -17,12 +17,14 @@ $(VMT)/elf32: tests/vm/guest/elf32.c | $(BUILD)/.deps-build
 		-fno-asynchronous-unwind-tables -nostdlib -static -no-pie -fno-pic $(WARN) -o $@ $<
 
 # Debian's i386 busybox is a bonus: without network the rest still runs, and the driver says what it left out.
-$(VMT)/initramfs.cpio.gz: $(VMT_BIN) tests/vm/guest/script.sh $(GUEST)/initramfs.cpio.gz $(GUEST)/newc
+$(VMT)/initramfs.cpio.gz: $(VMT_BIN) $(wildcard tests/vm/guest/*.sh) $(GUEST)/initramfs.cpio.gz \
+		$(GUEST)/modules.cpio.gz $(GUEST)/newc
 	@echo "  CPIO    $@"
 	$(Q)[ -f $(GUEST)/busybox32 ] || guest/fetch busybox32 $(GUEST) || true
-	$(Q){ printf 'file /%s 755 %s\n' vmtest $(VMT)/vmtest elf32 $(VMT)/elf32 script.sh tests/vm/guest/script.sh; \
+	$(Q){ printf 'file /%s 755 %s\n' vmtest $(VMT)/vmtest elf32 $(VMT)/elf32 script.sh tests/vm/guest/script.sh \
+		disk.sh tests/vm/guest/disk.sh; \
 		[ ! -f $(GUEST)/busybox32 ] || echo 'file /busybox32 755 $(GUEST)/busybox32'; } | \
-		$(GUEST)/newc | gzip -9n | cat $(GUEST)/initramfs.cpio.gz - > $@
+		$(GUEST)/newc | gzip -9n | cat $(GUEST)/initramfs.cpio.gz $(GUEST)/modules.cpio.gz - > $@
 
 vm-files: $(VMT)/initramfs.cpio.gz $(GUEST_FILES)
 
