@@ -71,7 +71,7 @@ static void emit_cpu(struct json *j, const struct vm_cpu *c)
 {
 	static const char *const name[EXIT_COUNT] = {
 		[EXIT_STOP] = "exit_stop", [EXIT_HLT] = "exit_hlt", [EXIT_INIT] = "exit_init", [EXIT_SHUTDOWN] = "exit_shutdown",
-		[EXIT_DIVERGED] = "exit_diverged", [EXIT_ERROR] = "exit_error",
+		[EXIT_DIVERGED] = "exit_diverged", [EXIT_DEBUG] = "exit_debug", [EXIT_ERROR] = "exit_error",
 	};
 	struct split s = split_of(c);
 	char section[16];
