@@ -29,13 +29,18 @@ static const char *add_disk(struct vm *vm, unsigned i)
 	struct virtio_blk_setup setup = {.disk = vm->disk[i],
 					 .queues = vm->ncpus < BLK_MAX_QUEUES ? vm->ncpus : BLK_MAX_QUEUES};
 	struct virtio_dev *dev = NULL;
+	const char *text;
 	int err;
 
 	snprintf(setup.serial, sizeof(setup.serial), "%s", vm->config->disk[i].serial);
 	snprintf(vm->disk_name[i], sizeof(vm->disk_name[i]), "disk%u", i);
 	err = virtio_blk_create(&vm->io, &setup, &dev);
-	vm->disk_dev[i] = dev;
-	return add(vm, vm->disk_name[i], err, dev);
+	text = add(vm, vm->disk_name[i], err, dev);
+	if (text)
+		return text;
+	vm->disk_stats[i] = (struct stats_source){.section = vm->disk_name[i], .emit = virtio_blk_emit, .opaque = dev};
+	stats_register(&vm->io.registry, &vm->disk_stats[i]);
+	return NULL;
 }
 
 const char *vm_devices_create(struct vm *vm)

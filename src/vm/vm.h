@@ -87,8 +87,8 @@ struct vm {
 	struct block_aio *aio;            /* NULL without disks */
 	struct block *disk[PROTO_MAX_DISKS];
 	unsigned ndisks;
-	struct virtio_dev *disk_dev[PROTO_MAX_DISKS];   /* the board's, for statistics */
-	char disk_name[PROTO_MAX_DISKS][8];
+	struct stats_source disk_stats[PROTO_MAX_DISKS];
+	char disk_name[PROTO_MAX_DISKS][16];
 
 	struct vm_clock clock;
 	struct console console;

@@ -72,26 +72,28 @@ static void serve(struct blk_queue *q);
 
 /* --- completion ------------------------------------------------------------------------------------------------------------ */
 
-static void count(struct blk *d, const struct blk_request *r, uint8_t status)
+static void count(struct virtio_blk_stats *n, const struct blk_request *r, uint8_t status)
 {
+	uint64_t bytes = status == VIRTIO_BLK_S_OK ? r->data.bytes : 0;
+
 	switch (r->type) {
 	case VIRTIO_BLK_T_IN:
-		d->stats.reads++;
-		d->stats.read_bytes += status ? 0 : r->data.bytes;
+		stats_add(&n->reads, 1);
+		stats_add(&n->read_bytes, bytes);
 		break;
 	case VIRTIO_BLK_T_OUT:
-		d->stats.writes++;
-		d->stats.written_bytes += status ? 0 : r->data.bytes;
+		stats_add(&n->writes, 1);
+		stats_add(&n->written_bytes, bytes);
 		break;
 	case VIRTIO_BLK_T_FLUSH:
-		d->stats.flushes++;
+		stats_add(&n->flushes, 1);
 		break;
 	case VIRTIO_BLK_T_DISCARD:
 	case VIRTIO_BLK_T_WRITE_ZEROES:
-		d->stats.discards++;
+		stats_add(&n->discards, 1);
 		break;
 	}
-	d->stats.errors += status == VIRTIO_BLK_S_IOERR;
+	stats_add(&n->errors, status == VIRTIO_BLK_S_IOERR);
 }
 
 /* Answers and frees the request. `written`: bytes of data stored to guest memory. */
@@ -102,7 +104,7 @@ static void answer(struct blk_request *r, uint8_t status, uint32_t written)
 
 	*r->status = status;
 	mem_written(d->v.io->mem, r->status_gpa, 1);
-	count(d, r, status);
+	count(&d->stats, r, status);
 	virtqueue_push(&d->v.queue[q->index], &r->chain, written + 1);
 	r->next = q->free;
 	q->free = r;
@@ -443,7 +445,20 @@ int virtio_blk_create(struct io *io, const struct virtio_blk_setup *setup, struc
 	return 0;
 }
 
-void virtio_blk_stats(const struct virtio_dev *v, struct virtio_blk_stats *out)
+const struct virtio_blk_stats *virtio_blk_stats(const struct virtio_dev *v)
 {
-	*out = container_of(v, const struct blk, v)->stats;
+	return &container_of(v, const struct blk, v)->stats;
+}
+
+void virtio_blk_emit(void *dev, stats_emit_fn *emit, void *o)
+{
+	const struct virtio_blk_stats *n = virtio_blk_stats(dev);
+
+	emit(o, "read_ops", stats_read(&n->reads));
+	emit(o, "read_bytes", stats_read(&n->read_bytes));
+	emit(o, "write_ops", stats_read(&n->writes));
+	emit(o, "write_bytes", stats_read(&n->written_bytes));
+	emit(o, "flush_ops", stats_read(&n->flushes));
+	emit(o, "discard_ops", stats_read(&n->discards));
+	emit(o, "errors", stats_read(&n->errors));
 }

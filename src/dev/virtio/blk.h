@@ -3,6 +3,7 @@
 #ifndef DEV_VIRTIO_BLK_H
 #define DEV_VIRTIO_BLK_H
 
+#include "base/stats.h"
 #include "dev/virtio/virtio.h"
 #include "host/block/block.h"
 
@@ -15,7 +16,7 @@ struct virtio_blk_setup {
 	char serial[BLK_SERIAL_LEN + 1];    /* may be empty */
 };
 
-/* What a disk has done, for statistics. */
+/* What a disk has done: counters as base/stats.h wants them. */
 struct virtio_blk_stats {
 	uint64_t reads, writes, flushes, discards;   /* requests completed; discards: also write zeroes */
 	uint64_t read_bytes, written_bytes;
@@ -24,7 +25,9 @@ struct virtio_blk_stats {
 
 /* 0 or -errno. The disk stays the caller's and must outlive the device. */
 int virtio_blk_create(struct io *io, const struct virtio_blk_setup *setup, struct virtio_dev **out);
-/* io->lock held. */
-void virtio_blk_stats(const struct virtio_dev *v, struct virtio_blk_stats *out);
+/* Lives as long as the device. */
+const struct virtio_blk_stats *virtio_blk_stats(const struct virtio_dev *v);
+/* emit of a struct stats_source whose opaque is the struct virtio_dev. */
+void virtio_blk_emit(void *dev, stats_emit_fn *emit, void *o);
 
 #endif
