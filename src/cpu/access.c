@@ -6,12 +6,13 @@
  * is moved. User accesses to the upper half never use the flat tables, whose entries there carry supervisor rights.
  * Owner: the vCPU's thread. Spec: SDM vol. 3A 4.6, 4.7 (rights, faults), 8.1.1 (atomicity).
  */
-#include "cpu/cpu.h"
+#include "cpu/private.h"
 
 /* One page's share of an access. */
 struct piece {
 	struct mmu_target t;
 	unsigned len;
+	bool walked;     /* no table entry: t.gpa is valid */
 };
 
 /* --- small helpers ---------------------------------------------------------------------------------------------- */
@@ -121,17 +122,12 @@ static unsigned mmio_chunk(gpa_t gpa, size_t len)
 	return n;
 }
 
-static void mmio_begin(struct vcpu *v)
-{
-	vcpu_fpu_park(v);
-	v->stats.mmio++;
-	if (v->journal)
-		v->journal->io = true;
-}
 
 static void mmio_read(struct vcpu *v, gpa_t gpa, uint8_t *buf, size_t len)
 {
-	mmio_begin(v);
+	bool was = cpu_leave(v);
+
+	v->stats.mmio++;
 	while (len) {
 		unsigned n = mmio_chunk(gpa, len);
 		uint64_t val = v->ops->mmio_read(v->vm, gpa, n);
@@ -141,11 +137,14 @@ static void mmio_read(struct vcpu *v, gpa_t gpa, uint8_t *buf, size_t len)
 		buf += n;
 		len -= n;
 	}
+	cpu_return(v, was);
 }
 
 static void mmio_write(struct vcpu *v, gpa_t gpa, const uint8_t *buf, size_t len)
 {
-	mmio_begin(v);
+	bool was = cpu_leave(v);
+
+	v->stats.mmio++;
 	while (len) {
 		unsigned n = mmio_chunk(gpa, len);
 		uint64_t val = 0;
@@ -156,6 +155,7 @@ static void mmio_write(struct vcpu *v, gpa_t gpa, const uint8_t *buf, size_t len
 		buf += n;
 		len -= n;
 	}
+	cpu_return(v, was);
 }
 
 /* --- slow path -------------------------------------------------------------------------------------------------- */
@@ -177,7 +177,8 @@ static int resolve(struct vcpu *v, gva_t lin, size_t len, bool write, bool user,
 			q->len = (unsigned)len;
 		/* A crossing access comes here though both pages may be at hand. */
 		q->t = (struct mmu_target){ .hva = flat_usable(lin, user) ? flat_find(table, lin) : NULL };
-		if (!q->t.hva) {
+		q->walked = !q->t.hva;
+		if (q->walked) {
 			v->stats.slow_mem++;
 			fault = mmu_resolve(&v->mmu, lin, write, user, is_user(v), &q->t);
 			if (fault)
@@ -192,16 +193,15 @@ static int resolve(struct vcpu *v, gva_t lin, size_t len, bool write, bool user,
 	return 0;
 }
 
-/* Reads through resolved pieces. */
+/* Reads through resolved pieces: memory first, because host addresses do not outlive the call of a device. */
 static void pieces_load(struct vcpu *v, const struct piece *p, unsigned n, uint8_t *buf)
 {
-	for (unsigned i = 0; i < n; i++) {
+	for (unsigned i = 0; i < n; i++)
 		if (p[i].t.hva)
-			host_copy(buf, p[i].t.hva, p[i].len);
-		else
-			mmio_read(v, p[i].t.gpa, buf, p[i].len);
-		buf += p[i].len;
-	}
+			host_copy(buf + (i ? p[0].len : 0), p[i].t.hva, p[i].len);
+	for (unsigned i = 0; i < n; i++)
+		if (!p[i].t.hva)
+			mmio_read(v, p[i].t.gpa, buf + (i ? p[0].len : 0), p[i].len);
 }
 
 static bool is_rom(struct vcpu *v, gpa_t gpa)
@@ -212,25 +212,32 @@ static bool is_rom(struct vcpu *v, gpa_t gpa)
 static void code_write(struct vcpu *v, const struct mmu_target *t, unsigned len)
 {
 	if (unlikely(t->code))
-		mem_code_write(v->mem, t->gpa >> PAGE_SHIFT, t->gpa & PAGE_MASK, len);
+		mem_code_write(&v->mmu, t->gpa >> PAGE_SHIFT, t->gpa & PAGE_MASK, len);
 }
 
+/* One piece in memory. What was resolved through no write entry may have been marked as code by another vCPU meanwhile. */
+static void piece_store(struct vcpu *v, const struct piece *p, const uint8_t *buf)
+{
+	code_write(v, &p->t, p->len);
+	journal_store(v, p->t.hva, p->len);
+	/* One move where the host can do it in one: other processors must not see halves. */
+	if (p->len <= 8 && !(p->len & (p->len - 1)))
+		host_store(p->t.hva, p->len, host_load(buf, p->len));
+	else
+		host_copy(p->t.hva, buf, p->len);
+	if (p->walked)
+		mem_code_wrote(v->mem, &v->mmu, p->t.gpa >> PAGE_SHIFT, p->t.gpa & PAGE_MASK, p->len);
+}
+
+/* Memory first, as in pieces_load(). */
 static void pieces_store(struct vcpu *v, const struct piece *p, unsigned n, const uint8_t *buf)
 {
-	for (unsigned i = 0; i < n; i++) {
-		if (p[i].t.hva) {
-			code_write(v, &p[i].t, p[i].len);
-			journal_store(v, p[i].t.hva, p[i].len);
-			/* One move where the host can do it in one: other processors must not see halves. */
-			if (p[i].len <= 8 && !(p[i].len & (p[i].len - 1)))
-				host_store(p[i].t.hva, p[i].len, host_load(buf, p[i].len));
-			else
-				host_copy(p[i].t.hva, buf, p[i].len);
-		} else if (!is_rom(v, p[i].t.gpa)) {
-			mmio_write(v, p[i].t.gpa, buf, p[i].len);
-		}
-		buf += p[i].len;
-	}
+	for (unsigned i = 0; i < n; i++)
+		if (p[i].t.hva)
+			piece_store(v, &p[i], buf + (i ? p[0].len : 0));
+	for (unsigned i = 0; i < n; i++)
+		if (!p[i].t.hva && !is_rom(v, p[i].t.gpa))
+			mmio_write(v, p[i].t.gpa, buf + (i ? p[0].len : 0), p[i].len);
 }
 
 /* After an access has been resolved, so that nothing but the access itself is left: does a debugger want to know? */
@@ -375,28 +382,68 @@ int cpu_probe_write(struct vcpu *v, gva_t lin, size_t len)
 	return resolve(v, lin, len, true, is_user(v), p, &n);
 }
 
-int cpu_rmw_ptr(struct vcpu *v, gva_t lin, unsigned size, void **hva)
+static int rmw(struct vcpu *v, gva_t lin, unsigned size, bool user, struct cpu_rmw *r)
 {
 	struct piece p[2];
 	unsigned n;
 
-	if (likely(in_page(lin, size) && flat_usable(lin, is_user(v)))) {
-		*hva = flat_find(v->mmu.cur->w, lin);
-		if (likely(*hva)) {
-			journal_store(v, *hva, size);
+	*r = (struct cpu_rmw){0};
+	if (likely(in_page(lin, size) && flat_usable(lin, user))) {
+		r->hva = flat_find(v->mmu.cur->w, lin);
+		if (likely(r->hva)) {
+			journal_store(v, r->hva, size);
 			return 0;
 		}
 	}
-	*hva = NULL;
-	if (resolve(v, lin, size, true, is_user(v), p, &n))
+	if (resolve(v, lin, size, true, user, p, &n))
 		return -1;
 	if (n == 1 && p[0].t.hva) {
 		watch(v, lin, size, MMU_WATCH_READ | MMU_WATCH_WRITE);
 		code_write(v, &p[0].t, size);
 		journal_store(v, p[0].t.hva, size);
-		*hva = p[0].t.hva;
+		*r = (struct cpu_rmw){ .hva = p[0].t.hva, .gpa = p[0].t.gpa, .walked = true };
 	}
 	return 0;
+}
+
+int cpu_rmw_open(struct vcpu *v, gva_t lin, unsigned size, struct cpu_rmw *r)
+{
+	return rmw(v, lin, size, is_user(v), r);
+}
+
+void cpu_rmw_close(struct vcpu *v, const struct cpu_rmw *r, unsigned size)
+{
+	if (unlikely(r->walked))
+		mem_code_wrote(v->mem, &v->mmu, r->gpa >> PAGE_SHIFT, r->gpa & PAGE_MASK, size);
+}
+
+int cpu_change_byte_sys(struct vcpu *v, gva_t lin, uint8_t set, uint8_t clear)
+{
+	struct cpu_rmw r;
+	uint64_t val;
+
+	if (rmw(v, lin, 1, false, &r))
+		return -1;
+	if (unlikely(!r.hva))
+		return cpu_load_sys(v, lin, 1, &val) || cpu_store_sys(v, lin, 1, (val | set) & (uint8_t)~clear) ? -1 : 0;
+	if (set)
+		__atomic_fetch_or((uint8_t *)r.hva, set, __ATOMIC_SEQ_CST);
+	if (clear)
+		__atomic_fetch_and((uint8_t *)r.hva, (uint8_t)~clear, __ATOMIC_SEQ_CST);
+	cpu_rmw_close(v, &r, 1);
+	return 0;
+}
+
+void cpu_alone_begin(struct vcpu *v)
+{
+	if (v->count > 1)
+		mmu_exclusive_begin(&v->mmu);
+}
+
+void cpu_alone_end(struct vcpu *v)
+{
+	if (v->count > 1)
+		mmu_exclusive_end(&v->mmu);
 }
 
 int cpu_fetch(struct vcpu *v, gva_t lin, uint8_t buf[16], unsigned *got, gpa_t *gpa)

@@ -131,14 +131,17 @@ static int write_cr4(struct vcpu *v, uint64_t val)
 
 int cpu_read_cr(struct vcpu *v, unsigned cr, uint64_t *val)
 {
+	bool was;
+
 	switch (cr) {
 	case 0: *val = v->cr0; return 0;
 	case 2: *val = v->cr2; return 0;
 	case 3: *val = v->cr3; return 0;
 	case 4: *val = v->cr4; return 0;
 	case 8:
-		cpu_leave(v);
+		was = cpu_leave(v);
 		*val = v->ops->cr8(v->vm, v->index, false, 0);
+		cpu_return(v, was);
 		return 0;
 	default: return cpu_ud(v);
 	}
@@ -146,6 +149,8 @@ int cpu_read_cr(struct vcpu *v, unsigned cr, uint64_t *val)
 
 int cpu_write_cr(struct vcpu *v, unsigned cr, uint64_t val)
 {
+	bool was;
+
 	if (!cpu_code64(v))
 		val &= 0xffffffff;
 	switch (cr) {
@@ -156,8 +161,9 @@ int cpu_write_cr(struct vcpu *v, unsigned cr, uint64_t val)
 	case 8:
 		if (val > 15)
 			return cpu_gp0(v);
-		cpu_leave(v);
+		was = cpu_leave(v);
 		v->ops->cr8(v->vm, v->index, true, val);
+		cpu_return(v, was);
 		return 0;
 	default: return cpu_ud(v);
 	}
@@ -285,14 +291,20 @@ int cpu_io_check(struct vcpu *v, uint16_t port, unsigned size)
 
 uint64_t cpu_pio_read(struct vcpu *v, uint16_t port, unsigned size)
 {
-	cpu_leave(v);
+	bool was = cpu_leave(v);
+	uint64_t val;
+
 	v->stats.pio++;
-	return v->ops->pio_read(v->vm, port, size);
+	val = v->ops->pio_read(v->vm, port, size);
+	cpu_return(v, was);
+	return val;
 }
 
 void cpu_pio_write(struct vcpu *v, uint16_t port, unsigned size, uint64_t val)
 {
-	cpu_leave(v);
+	bool was = cpu_leave(v);
+
 	v->stats.pio++;
 	v->ops->pio_write(v->vm, port, size, val);
+	cpu_return(v, was);
 }

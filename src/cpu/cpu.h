@@ -30,9 +30,21 @@ int cpu_load_buf(struct vcpu *v, gva_t lin, void *buf, size_t len);
 int cpu_store_buf(struct vcpu *v, gva_t lin, const void *buf, size_t len);   /* all or nothing: both pages are probed first */
 /* Checks that [lin, lin+len) can be written (sets A/D), without changing it. */
 int cpu_probe_write(struct vcpu *v, gva_t lin, size_t len);
-/* Locked read-modify-write of 1..16 bytes. Inside one page of RAM *hva is the operand itself (the caller uses host atomics
- * on it); otherwise *hva = NULL and the caller does load, compute, cpu_store. */
-int cpu_rmw_ptr(struct vcpu *v, gva_t lin, unsigned size, void **hva);
+/* Read-modify-write of 1..16 bytes. Inside one page of RAM hva is the operand itself: the caller uses host atomics on it and then
+ * cpu_rmw_close(). Otherwise (a page is crossed, a device) it is NULL, and the caller does load, compute, cpu_store, between
+ * cpu_alone_begin() and _end() if the whole must be atomic. */
+struct cpu_rmw {
+	void *hva;
+	gpa_t gpa;       /* if walked */
+	bool walked;     /* not through a write entry: others may have to be told of the store */
+};
+int cpu_rmw_open(struct vcpu *v, gva_t lin, unsigned size, struct cpu_rmw *r);
+void cpu_rmw_close(struct vcpu *v, const struct cpu_rmw *r, unsigned size);
+/* Sets, then clears bits of a byte, each atomically, with supervisor rights: accessed and busy bits of descriptors. */
+int cpu_change_byte_sys(struct vcpu *v, gva_t lin, uint8_t set, uint8_t clear);
+/* No other vCPU executes anything in between. Nothing derived from memory may be held at the begin. */
+void cpu_alone_begin(struct vcpu *v);
+void cpu_alone_end(struct vcpu *v);
 /* Up to 15 instruction bytes at linear address lin with fetch rights (NX, SMEP, U/S) into buf; *got >= 1 and stops at the end
  * of what can be fetched. -1 with #PF only if the first byte cannot be fetched. *gpa of the first byte. */
 int cpu_fetch(struct vcpu *v, gva_t lin, uint8_t buf[16], unsigned *got, gpa_t *gpa);

@@ -390,6 +390,7 @@ static int deliver_event(struct vcpu *v, enum vcpu_exc_kind kind, uint8_t vector
 int cpu_take_interrupt(struct vcpu *v)
 {
 	int vector;
+	bool was;
 
 	if (unlikely(nmi_take(v))) {
 		if (v->inhibit_irq) {
@@ -411,14 +412,13 @@ int cpu_take_interrupt(struct vcpu *v)
 		return 0;
 	}
 	v->irq_waiting = false;
-	cpu_leave(v);
-	if (!v->ops->irq_pending(v->vm, v->index))
-		return 0;
-	vector = v->ops->irq_ack(v->vm, v->index);
+	was = cpu_leave(v);
+	vector = v->ops->irq_pending(v->vm, v->index) ? v->ops->irq_ack(v->vm, v->index) : -1;
+	if (vector >= 0 && v->ops->irq_pending(v->vm, v->index))
+		__atomic_fetch_or(&v->event, VCPU_EV_IRQ, __ATOMIC_RELEASE);
+	cpu_return(v, was);
 	if (vector < 0)
 		return 0;
-	if (v->ops->irq_pending(v->vm, v->index))
-		__atomic_fetch_or(&v->event, VCPU_EV_IRQ, __ATOMIC_RELEASE);
 	return deliver_event(v, EXC_INTERRUPT, (uint8_t)vector);
 }
 

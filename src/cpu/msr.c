@@ -252,8 +252,11 @@ static uint64_t read_special(struct vcpu *v, const struct msr_row *row, uint32_t
 
 static int apic_msr(struct vcpu *v, bool write, uint32_t msr, uint64_t *val)
 {
-	cpu_leave(v);
-	return v->ops->apic_msr(v->vm, v->index, write, msr, val) ? cpu_gp0(v) : 0;
+	bool was = cpu_leave(v);
+	int r = v->ops->apic_msr(v->vm, v->index, write, msr, val);
+
+	cpu_return(v, was);
+	return r ? cpu_gp0(v) : 0;
 }
 
 int cpu_rdmsr(struct vcpu *v, uint32_t msr, uint64_t *val)

@@ -56,12 +56,19 @@ static inline bool cpu_long(const struct vcpu *v) { return v->efer & EFER_LMA; }
 static inline bool cpu_code64(const struct vcpu *v) { return v->mode == INSN_MODE_64; }
 static inline unsigned cpu_iopl(const struct vcpu *v) { return (unsigned)(v->rflags >> 12) & 3; }
 
-/* Before a call into the machine around the CPU: parks the vector state, and tells a journal that this cannot be undone. */
-static inline void cpu_leave(struct vcpu *v)
+/* Around a call into the machine around the CPU, which may wait for locks, and for other vCPUs: parks the vector state, tells a journal that
+ * this cannot be undone, and answers other vCPUs' requests (mem/sync.c), so host addresses of guest memory do not outlive the call. */
+static inline bool cpu_leave(struct vcpu *v)
 {
 	vcpu_fpu_park(v);
 	if (unlikely(v->journal))
 		v->journal->io = true;
+	return mmu_pause(&v->mmu);
+}
+
+static inline void cpu_return(struct vcpu *v, bool was)
+{
+	mmu_resume(&v->mmu, was);
 }
 
 static inline void cpu_set_cpl(struct vcpu *v, unsigned cpl)

@@ -70,10 +70,11 @@ static void publish(struct vcpu *v, gpa_t gpa, uint32_t *version, const void *bo
 void cpu_pvclock_update(struct vcpu *v)
 {
 	struct pvclock_page page = { .flags = PVCLOCK_TSC_STABLE };
+	bool was;
 
 	if (!(v->kvm_system_time & PVCLOCK_ENABLE))
 		return;
-	cpu_leave(v);
+	was = cpu_leave(v);
 	tsc_scale(v->tsc_khz * 1000, &page.mul, &page.shift);
 	if (v->ops->clock_pair) {
 		v->ops->clock_pair(v->vm, &page.tsc_timestamp, &page.system_time);
@@ -83,18 +84,20 @@ void cpu_pvclock_update(struct vcpu *v)
 		page.system_time = v->ops->now_ns(v->vm);
 	}
 	publish(v, v->kvm_system_time & ~3ull, &page.version, &page, sizeof(page));
+	cpu_return(v, was);
 }
 
 static void write_wall_clock(struct vcpu *v, gpa_t gpa)
 {
 	struct pvclock_wall wall = { 0 };
 	uint64_t boot;
+	bool was = cpu_leave(v);
 
-	cpu_leave(v);
 	boot = v->ops->wall_ns(v->vm) - v->ops->now_ns(v->vm);
 	wall.sec = (uint32_t)(boot / NSEC_PER_SEC);
 	wall.nsec = (uint32_t)(boot % NSEC_PER_SEC);
 	publish(v, gpa & ~3ull, &wall.version, &wall, sizeof(wall));
+	cpu_return(v, was);
 }
 
 int cpu_pvclock_wrmsr(struct vcpu *v, uint32_t msr, uint64_t val)

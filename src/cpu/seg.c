@@ -25,7 +25,7 @@ int cpu_desc_mark(struct vcpu *v, uint16_t sel, uint64_t *d)
 		return 0;
 	if (!cpu_desc_addr(v, sel, 8, &lin))
 		return cpu_raise_err(v, VEC_GP, sel & ~3u);
-	if (cpu_store_sys(v, lin + 5, 1, (*d | DESC_BIT_ACCESSED) >> 40))
+	if (cpu_change_byte_sys(v, lin + 5, (uint8_t)(DESC_BIT_ACCESSED >> 40), 0))
 		return -1;
 	*d |= DESC_BIT_ACCESSED;
 	return 0;
@@ -278,7 +278,7 @@ int cpu_ltr(struct vcpu *v, uint16_t sel)
 	if (!desc_present(d))
 		return cpu_raise_err(v, VEC_NP, sel & ~3u);
 	d |= DESC_BIT_BUSY;
-	if (cpu_store_sys(v, lin + 5, 1, (d >> 40) & 0xff))
+	if (cpu_change_byte_sys(v, lin + 5, (uint8_t)(DESC_BIT_BUSY >> 40), 0))
 		return -1;
 	cpu_seg_fill(&v->seg[TR], sel, d);
 	v->seg[TR].base = base;

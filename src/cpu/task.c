@@ -39,15 +39,12 @@ static int save_old(struct vcpu *v, uint64_t next_rip, uint64_t rflags)
 
 static int set_busy(struct vcpu *v, uint16_t sel, bool busy)
 {
-	uint64_t d;
+	const uint8_t bit = (uint8_t)(DESC_BIT_BUSY >> 40);
 	gva_t lin;
 
 	if (!cpu_desc_addr(v, sel, 8, &lin) || (sel & 4))
 		return cpu_raise_err(v, VEC_TS, sel & ~3u);
-	if (cpu_sys_u64(v, lin, &d))
-		return -1;
-	d = busy ? d | DESC_BIT_BUSY : d & ~DESC_BIT_BUSY;
-	return cpu_store_sys(v, lin + 5, 1, (d >> 40) & 0xff);
+	return cpu_change_byte_sys(v, lin + 5, busy ? bit : 0, busy ? 0 : bit);
 }
 
 struct tss_image {

@@ -52,6 +52,12 @@ static uint32_t host_mxcsr_mask(struct vcpu *v)
 	return mask ? mask : 0xffbf;
 }
 
+/* Somebody asks something of our tables or translations. */
+static void kick(void *v)
+{
+	vcpu_post(v, VCPU_EV_CODE);
+}
+
 /* Each context reserves 1.5 TiB of the 128 that a process has. */
 static unsigned contexts_for(unsigned count)
 {
@@ -83,6 +89,8 @@ int vcpu_create(struct vcpu **out, struct mem *mem, const struct vcpu_config *co
 	err = mmu_create(&v->mmu, mem, contexts_for(config->count));
 	if (err)
 		goto unmap;
+	v->mmu.sync.kick = kick;
+	v->mmu.sync.opaque = v;
 	v->mxcsr_mask = host_mxcsr_mask(v);
 	cpu_cpuid_init(v);
 	vcpu_reset(v);

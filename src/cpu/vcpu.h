@@ -58,7 +58,7 @@ enum vcpu_event {
 	VCPU_EV_IRQ = 1,     /* interrupt controller state may have changed */
 	VCPU_EV_STOP = 2,    /* leave engine_run() with EXIT_STOP */
 	VCPU_EV_NMI = 4,
-	VCPU_EV_CODE = 8,    /* a device wrote to translated code: drop all translations */
+	VCPU_EV_CODE = 8,    /* another thread asks something of the tables or translations: mmu_serve() */
 	VCPU_EV_INIT = 16,   /* leave engine_run() with EXIT_INIT: an INIT or start-up message came */
 	VCPU_EV_DEBUG = 32,  /* the instruction before this boundary touched watched memory: leave with EXIT_DEBUG */
 };

@@ -29,12 +29,11 @@ void engine_detach(struct vcpu *v)
 	v->engine = NULL;
 }
 
-bool engine_events(struct vcpu *v, bool *code_stale, enum exit_reason *why)
+bool engine_events(struct vcpu *v, enum exit_reason *why)
 {
 	uint32_t ev = __atomic_load_n(&v->event, __ATOMIC_ACQUIRE);
 	int r;
 
-	*code_stale = ev & VCPU_EV_CODE;
 	if (ev & (VCPU_EV_STOP | VCPU_EV_INIT)) {
 		*why = ev & VCPU_EV_STOP ? EXIT_STOP : EXIT_INIT;
 		return true;
@@ -44,8 +43,10 @@ bool engine_events(struct vcpu *v, bool *code_stale, enum exit_reason *why)
 		*why = EXIT_DEBUG;
 		return true;
 	}
-	if (ev & VCPU_EV_CODE)
+	if (ev & VCPU_EV_CODE) {
 		__atomic_fetch_and(&v->event, ~(uint32_t)VCPU_EV_CODE, __ATOMIC_ACQ_REL);
+		mmu_serve(&v->mmu);
+	}
 	if (!(ev & (VCPU_EV_IRQ | VCPU_EV_NMI)) && !v->nmi_pending)
 		return false;
 	if (v->inhibit_irq || v->inhibit_db)

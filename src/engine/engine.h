@@ -26,7 +26,8 @@ struct engine_ops {
 	bool (*probe)(char *why, size_t size);                 /* can it run on this host? why not / why */
 	int (*create)(struct vcpu *v);                         /* attaches to a vcpu (before the sandbox closes) */
 	void (*destroy)(struct vcpu *v);
-	enum exit_reason (*run)(struct vcpu *v);               /* on the vCPU's thread; consumes VCPU_EV_IRQ itself */
+	/* On the vCPU's thread, between mmu_enter() and mmu_leave(); consumes VCPU_EV_IRQ itself. */
+	enum exit_reason (*run)(struct vcpu *v);
 	void (*reset)(struct vcpu *v);                         /* machine reset: drop all derived state */
 	void (*stats)(struct vcpu *v, void (*emit)(void *o, const char *name, uint64_t val), void *o);
 };
@@ -50,9 +51,9 @@ extern const struct engine_ops engine_interp;   /* create/destroy nest: other en
 extern const struct engine_ops engine_bt;
 extern const struct engine_ops engine_lockstep;
 
-/* What is due at an instruction boundary when v->event is not zero: a stop, an NMI, an interrupt. True to leave engine_run() with
- * *why. *code_stale: a device has written to translated code (VCPU_EV_CODE, consumed here unless a stop comes first). */
-bool engine_events(struct vcpu *v, bool *code_stale, enum exit_reason *why);
+/* What is due at an instruction boundary when v->event is not zero: a stop, requests of other vCPUs, an NMI, an interrupt. True to leave
+ * engine_run() with *why. Translations may have been dropped. */
+bool engine_events(struct vcpu *v, enum exit_reason *why);
 
 /* registry.c: ordered array, best first; engine_find("auto") returns the first that probes well and runs so many vCPUs. NULL if
  * unknown or not able to; then why says it. */

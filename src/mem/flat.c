@@ -2,7 +2,8 @@
 /*
  * Filling the flat shadow tables, and the reverse map from guest frames to the write entries that reach them.
  *
- * Invariant: a nonzero entry is host address - guest address of a frame that p2m owns. Every live write entry is found by
+ * Invariant: a nonzero entry is host address - guest address of a frame that p2m owns. Every live write entry, and every one about to be
+ * filled, is found by
  * mmu_drop_writes(): it is in the frame's two reverse-map slots, or the frame is marked overflowed and all write tables are
  * searched. Owner: the vCPU's thread. Rules of filling: mmu.h. Spec: SDM vol. 3A 4.10.2 (what a TLB may hold).
  */
@@ -46,7 +47,7 @@ static void rmap_add(struct mmu *mmu, gfn_t gfn, const uint8_t *hva, uint64_t vp
 
 	for (unsigned i = 0; i < 2; i++) {
 		if ((slot[i] & (RMAP_USED | RMAP_VPN)) == mine) {
-			slot[i] |= bit;
+			__atomic_store_n(&slot[i], slot[i] | bit, __ATOMIC_RELAXED);
 			return;
 		}
 	}
@@ -54,11 +55,11 @@ static void rmap_add(struct mmu *mmu, gfn_t gfn, const uint8_t *hva, uint64_t vp
 		return;
 	for (unsigned i = 0; i < 2; i++) {
 		if (!(slot[i] & RMAP_USED) || !rmap_live(mmu, slot[i], hva)) {
-			slot[i] = mine | bit;
+			__atomic_store_n(&slot[i], mine | bit, __ATOMIC_RELAXED);
 			return;
 		}
 	}
-	slot[0] |= RMAP_OVERFLOW;
+	__atomic_store_n(&slot[0], slot[0] | RMAP_OVERFLOW, __ATOMIC_RELAXED);
 }
 
 /* The fallback: searches every write table for entries reaching the page at hva. */
@@ -101,7 +102,9 @@ void mmu_drop_writes(struct mmu *mmu, gfn_t gfn)
 					mmu->ctx[i].w[slot[s] & RMAP_VPN] = 0;
 		}
 	}
-	slot[0] = slot[1] = 0;
+	/* Other threads look whether there is anything to drop (code.c): only now there is not. */
+	__atomic_store_n(&slot[0], 0, __ATOMIC_RELEASE);
+	__atomic_store_n(&slot[1], 0, __ATOMIC_RELEASE);
 }
 
 /* --- filling ---------------------------------------------------------------------------------------------------- */
@@ -147,6 +150,24 @@ static bool flat_watched(const struct mmu *mmu, gva_t page)
 	return false;
 }
 
+static bool flat_writable(uint64_t e)
+{
+	return p2m_entry_state(e) == P2M_OWNED && !(e & (P2M_CODE_ANY | P2M_F_LOGGED));
+}
+
+/* Write entries for these pages are announced in the reverse map, with a full barrier before the marks are looked at again: whoever marks
+ * a frame sets the mark and then looks into the map (code.c). */
+static void flat_announce(struct mmu *mmu, gva_t page, gfn_t gfn, unsigned n)
+{
+	for (unsigned i = 0; i < n; i++) {
+		uint64_t e = p2m_entry(mmu->mem, gfn + i);
+
+		if (flat_writable(e))
+			rmap_add(mmu, gfn + i, mem_hva(mmu->mem, e), mmu_vpn(page + i * PAGE_SIZE), (unsigned)(mmu->cur - mmu->ctx));
+	}
+	__atomic_thread_fence(__ATOMIC_SEQ_CST);
+}
+
 static void flat_fill_one(struct mmu *mmu, gva_t page, gfn_t gfn, bool write)
 {
 	struct mmu_context *c = mmu->cur;
@@ -160,9 +181,8 @@ static void flat_fill_one(struct mmu *mmu, gva_t page, gfn_t gfn, bool write)
 		return;
 	c->r[vpn] = entry;
 	mmu->stats.fills++;
-	if (!write || p2m_entry_state(e) != P2M_OWNED || (e & (P2M_F_CODE | P2M_F_LOGGED)))
+	if (!write || !flat_writable(e))
 		return;
-	rmap_add(mmu, gfn, hva, vpn, (unsigned)(c - mmu->ctx));
 	if (!(e & P2M_F_DIRTY))
 		p2m_set_flags(mmu->mem, gfn, P2M_F_DIRTY);
 	c->w[vpn] = entry;
@@ -203,6 +223,8 @@ static void flat_fill(struct mmu *mmu, gva_t gva, const struct mmu_walk *w, stru
 		c->huge[mmu_vpn(page) / REGION_PAGES / GIB_REGIONS] = 1;
 	if (fr.super)
 		c->lower_super = true;
+	if (fr.write)
+		flat_announce(mmu, page, gfn, n);
 	for (unsigned i = 0; i < n; i++)
 		flat_fill_one(mmu, page + i * PAGE_SIZE, gfn + i, fr.write);
 }

@@ -7,7 +7,7 @@
  * guest range allows it, so that the host can use huge pages; single frames otherwise).
  *
  * Locking: p2m entries are read without a lock (one aligned 64-bit load) and changed under mem->lock (populate, state
- * changes). Taking a frame away is: change the entry, make every vCPU drop table entries that refer to it, reuse.
+ * changes). Taking a frame away is: change the entry, make every vCPU drop table entries that refer to it, reuse (mem_release).
  *
  * Everything the engines call on their hot path is free of vector instructions and of errno (see docs/design/cpu.md,
  * "vector state stays live").
@@ -19,19 +19,22 @@
 
 struct mem;
 
-/* p2m entry: bits 0-39 mfn, 40-43 state, 44-47 flags. */
+/* p2m entry: bits 0-39 mfn, 40-43 state, 44-47 flags, 48-63 which MMUs' engines have translated code of the frame. */
 enum p2m_state {
 	P2M_NONE = 0,   /* no memory here: MMIO or nothing */
 	P2M_ABSENT,     /* RAM, no frame yet: populated at first touch */
 	P2M_OWNED,      /* RAM, frame owned by this machine */
 	P2M_ROM,        /* frame owned; guest writes are dropped */
 	P2M_SHARED,     /* read-only frame, copied on write (later) */
-	P2M_BALLOONED,  /* given back by the guest (later) */
+	P2M_BALLOONED,  /* given back by the guest; comes back like an absent one if it is touched all the same */
 	P2M_SWAPPED,    /* contents elsewhere (later) */
 };
 #define P2M_F_DIRTY BIT(44)
-#define P2M_F_CODE BIT(45)    /* translations exist: no write entry may exist (enforced by mem_code_*) */
+#define P2M_F_SEALED BIT(45)  /* translations exist and no flat write entry, of any vCPU, reaches the frame (code.c) */
 #define P2M_F_LOGGED BIT(46)
+#define P2M_CODE(mmu) BIT(48 + (mmu))
+#define P2M_CODE_ANY (0xffffull << 48)
+#define MEM_MAX_MMUS 16
 
 /* Creates memory able to hold guest frames [0, max_gfn) backed by a pool of at most `bytes` bytes (multiple of 2 MiB).
  * 0 or -errno. */
@@ -70,23 +73,51 @@ gfn_t mem_max_gfn(const struct mem *m);
 /* Returns the frames of all RAM to P2M_ABSENT (zero at next touch): machine reset. No vCPU may run. */
 void mem_reset(struct mem *m);
 
-/* --- code pages: self-modifying code -------------------------------------------------------------------------- */
+/* --- taking frames away ------------------------------------------------------------------------------------------- */
 
-/* An engine that keeps translations registers one observer. `write` is called on the vCPU thread before (and, for a
- * store, on the page that the store is about to change) guest bytes [off, off+len) of frame `gfn` are overwritten; it drops
- * what it derived from them and returns true if nothing of the frame is translated any more. */
-struct mem_code_ops {
-	bool (*write)(void *opaque, gfn_t gfn, unsigned off, unsigned len);
-	/* Another thread (device, loader) has written to marked frames through mem_write(): called on that thread, after the
-	 * write; posts VCPU_EV_CODE so that the vCPU drops all translations. May be NULL. */
-	void (*foreign)(void *opaque);
+struct mem_span {
+	gfn_t gfn;
+	uint64_t frames;
 };
-int mem_set_code_ops(struct mem *m, const struct mem_code_ops *ops, void *opaque);
 
-/* Marks `gfn` as holding translated code and removes every flat write entry that reaches it (see mmu.h). */
-void mem_code_mark(struct mem *m, gfn_t gfn);
+/*
+ * Gives the frames of RAM in the spans back to the host; a later touch finds zeroes. `ballooned`: they count as given back by the guest
+ * (mem_ballooned) until they are touched or mem_reclaim() is called. What is not RAM, or has no frame, is skipped. Waits until no vCPU can
+ * reach the frames any more; translations made from them are dropped. Called with io.lock or none, never by a vCPU's thread inside
+ * the engine (device callbacks are outside). DMA in flight to a frame that the guest gives away may end in another frame of
+ * the same guest, as on hardware.
+ */
+void mem_release(struct mem *m, const struct mem_span *span, unsigned n, bool ballooned);
+/* Ballooned frames of the spans are plain RAM again. */
+void mem_reclaim(struct mem *m, const struct mem_span *span, unsigned n);
+uint64_t mem_ballooned(const struct mem *m);    /* bytes */
+
+/* --- code pages: self-modifying and cross-modifying code -------------------------------------------------------------
+ *
+ * Before an engine reads guest bytes to translate them, it marks the frame and then says which bytes it reads; both are full barriers. A
+ * store to a marked frame finds no flat entry and comes to C, which calls mem_code_write() before the store and mem_code_wrote() after
+ * it. docs/design/mem.md has the ordering argument. mmu is the caller's own, on its thread.
+ */
+struct mmu;
+struct mem_code_ops {
+	/* On the vCPU's thread: guest bytes [off, off+len) of the frame are about to change, or have changed. Drops what was derived
+	 * from them; true if nothing of the frame is translated any more. */
+	bool (*write)(void *opaque, gfn_t gfn, unsigned off, unsigned len);
+	/* On the vCPU's thread: too much has changed to be told singly; drops all translations. */
+	void (*drop)(void *opaque);
+};
+
+/* Marks `gfn` for mmu's engine and removes every flat write entry that reaches it, of all vCPUs. May have to wait for others: it
+ * then serves requests to this vCPU (blocks may be dropped through mem_code_ops), so nothing derived from memory may be held. False: it
+ * is no memory, or others store to it all the time; it is not marked. */
+bool mem_code_mark(struct mmu *mmu, gfn_t gfn);
+/* Bytes [off, off+len) of the marked frame are about to be read. */
+void mem_code_read(struct mem *m, gfn_t gfn, unsigned off, unsigned len);
+/* Does any engine have translations of the frame? */
 bool mem_code_marked(const struct mem *m, gfn_t gfn);
-/* To be called before a store of len bytes to a marked frame; clears the mark if the observer says so. */
-void mem_code_write(struct mem *m, gfn_t gfn, unsigned off, unsigned len);
+/* Before a store of len bytes inside the frame: drops this vCPU's translations of them. */
+void mem_code_write(struct mmu *mmu, gfn_t gfn, unsigned off, unsigned len);
+/* After a store that was not made through a flat write entry: tells the other vCPUs (mmu NULL: all; a device) to drop theirs. */
+void mem_code_wrote(struct mem *m, const struct mmu *mmu, gfn_t gfn, unsigned off, unsigned len);
 
 #endif

@@ -24,7 +24,8 @@
  * (2 MiB regions of guest address space) makes emptying cost what was used; past MMU_MAX_REGIONS everything is emptied. What
  * the host spends on tables and on its own page tables for them is bounded over all contexts by MMU_BORN_BASE and _PER_EXTENT.
  *
- * Owner: the vCPU's thread; nobody else touches a struct mmu (other threads post requests).
+ * Owner: the vCPU's thread; nobody else touches a struct mmu but its `sync`, through which other threads make requests, and reads
+ * the reverse map (code.c).
  */
 #ifndef MEM_MMU_H
 #define MEM_MMU_H
@@ -76,8 +77,36 @@ struct mmu_regs {
 	uint64_t pdpte[4];    /* PAE paging without long mode: loaded by MOV CR3 (SDM vol. 3A 4.4.1) */
 };
 
+/*
+ * Requests of other threads to a vCPU, and the vCPU's answer (sync.c). While `active` the owner may hold what it derived from the
+ * tables, from p2m or from code: host addresses, table entries loaded into a register, decoded bytes. It serves requests between
+ * instructions; while inactive (not in the engine, or waiting for something) it holds nothing, and serves before it goes on.
+ */
+#define MMU_REQUESTS 128
+struct mmu_request {
+	gfn_t gfn;
+	uint32_t frames;
+	uint16_t off, len;     /* bytes of code that changed, in each of the frames; len 0: drop write entries instead */
+};
+struct mmu_sync {
+	uint32_t active;
+	uint32_t asked, served;    /* tickets: a request is done when served has reached its ticket */
+	uint32_t waiters, wake;    /* somebody sleeps on the futex `wake` until served, or active, changes */
+	uint32_t lock;             /* of asked and what follows */
+	uint32_t n;
+	bool flush;                /* empty all tables */
+	bool everything;           /* ... and drop all translations */
+	struct mmu_request q[MMU_REQUESTS];
+	void (*kick)(void *opaque);   /* any thread: has the owner call mmu_serve() soon; NULL: it has nobody to be told by */
+	void *opaque;
+	struct { uint64_t requests, waits, overflows, exclusive; } stats;   /* made by others; waits of the owner for others */
+};
+
 struct mmu {
 	struct mem *mem;
+	unsigned index;                /* among the machine's MMUs */
+	const struct mem_code_ops *code_ops;   /* of the engine that translates, or NULL */
+	void *code_opaque;
 	struct mmu_context *cur;       /* never NULL */
 	struct mmu_context ctx[MMU_CONTEXTS];
 	unsigned nctx;                 /* usable ones: fewer if address space is short */
@@ -90,6 +119,7 @@ struct mmu {
 	uint32_t born;                 /* sum over the contexts */
 	const struct mmu_watches *watches;   /* NULL: no debugger watches anything */
 	struct { uint64_t walks, fills, flushes, region_flushes, evictions, sheds; } stats;
+	struct mmu_sync sync;
 };
 
 enum mmu_access { MMU_READ = 0, MMU_WRITE = 1, MMU_FETCH = 2 };
@@ -147,9 +177,34 @@ uint32_t mmu_resolve(struct mmu *mmu, gva_t gva, bool write, bool user, bool cpl
 /* Sets / reads the translator's x entry for the page of gva; it is dropped together with the r/w entries of the page. */
 void mmu_set_exec(struct mmu *mmu, gva_t gva, bool user, uint32_t value);
 
-/* Removes every write entry, in every context, that reaches the frame (reverse map with two slots per frame, full scan as
- * the fallback). mmu_attach/detach: the mem keeps a list of MMUs so that mem_code_mark() reaches all. */
+/* Removes every write entry, in every context of this MMU, that reaches the frame (reverse map with two slots per frame, full scan
+ * as the fallback). */
 void mmu_drop_writes(struct mmu *mmu, gfn_t gfn);
+
+/* --- sync.c: between vCPUs ----------------------------------------------------------------------------------------- */
+
+/* The engine is entered and left; around everything that may wait for anything. Nesting: mmu_pause() returns what it was. */
+void mmu_enter(struct mmu *mmu);
+void mmu_leave(struct mmu *mmu);
+static inline bool mmu_pause(struct mmu *mmu)
+{
+	bool was = mmu->sync.active;
+
+	if (was)
+		mmu_leave(mmu);
+	return was;
+}
+static inline void mmu_resume(struct mmu *mmu, bool was)
+{
+	if (was)
+		mmu_enter(mmu);
+}
+/* Between two instructions, after a kick: does what others have asked for. */
+void mmu_serve(struct mmu *mmu);
+/* No other vCPU executes anything between these two; for accesses that no host instruction makes atomic. The caller is active and
+ * holds nothing derived from memory at the begin. */
+void mmu_exclusive_begin(struct mmu *mmu);
+void mmu_exclusive_end(struct mmu *mmu);
 
 /* TLB operations. Global entries survive only what the architecture says they may survive; emptying more is allowed. */
 void mmu_invlpg(struct mmu *mmu, gva_t gva);                 /* current PCID + global translations of the page */

@@ -31,8 +31,15 @@ int mem_create(struct mem **out, uint64_t bytes, gfn_t max_gfn)
 		err = -errno;
 		goto fail_p2m;
 	}
+	m->code_lines = mmap(NULL, max_gfn * sizeof(uint64_t), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	if (m->code_lines == MAP_FAILED) {
+		err = -errno;
+		goto fail_lines;
+	}
 	*out = m;
 	return 0;
+fail_lines:
+	munmap(m->p2m, max_gfn * sizeof(uint64_t));
 fail_p2m:
 	mem_pool_fini(&m->pool);
 fail_pool:
@@ -44,6 +51,7 @@ void mem_destroy(struct mem *m)
 {
 	if (!m)
 		return;
+	munmap(m->code_lines, m->max_gfn * sizeof(uint64_t));
 	munmap(m->p2m, m->max_gfn * sizeof(uint64_t));
 	mem_pool_fini(&m->pool);
 	free(m);
@@ -92,8 +100,9 @@ int mem_set_rom(struct mem *m, gpa_t gpa, uint64_t len)
 		mem_lock(m);
 		__atomic_store_n(&m->p2m[g], (m->p2m[g] & ~P2M_STATE_MASK) | P2M_ENTRY(0, P2M_ROM), __ATOMIC_RELEASE);
 		mem_unlock(m);
-		for (unsigned i = 0; i < m->nmmus; i++)
-			mmu_drop_writes(m->mmu[i], g);
+		for (unsigned i = 0; i < MEM_MAX_MMUS; i++)
+			if (m->mmu[i])
+				mmu_drop_writes(m->mmu[i], g);
 	}
 	return 0;
 }
@@ -124,11 +133,15 @@ static bool mem_populate_extent(struct mem *m, gfn_t gfn)
 
 static __attribute__((noinline)) void mem_populate(struct mem *m, gfn_t gfn)
 {
+	enum p2m_state state;
+
 	mem_lock(m);
-	if (p2m_entry_state(m->p2m[gfn]) == P2M_ABSENT && !mem_populate_extent(m, gfn)) {
+	state = p2m_entry_state(m->p2m[gfn]);
+	if (p2m_state_empty(state) && !mem_populate_extent(m, gfn)) {
 		mfn_t mfn = mem_pool_take(&m->pool);
 
 		if (mfn != POOL_NONE) {
+			m->ballooned -= state == P2M_BALLOONED;
 			__atomic_store_n(&m->p2m[gfn], P2M_ENTRY(mfn, P2M_OWNED), __ATOMIC_RELEASE);
 			m->populated++;
 		}
@@ -142,7 +155,7 @@ void *mem_frame(struct mem *m, gfn_t gfn, bool write)
 
 	if (likely(p2m_entry_state(e) == P2M_OWNED))
 		return mem_hva(m, e);
-	if (p2m_entry_state(e) == P2M_ABSENT) {
+	if (p2m_state_empty(p2m_entry_state(e))) {
 		mem_populate(m, gfn);
 		e = p2m_entry(m, gfn);
 	}
@@ -178,24 +191,23 @@ int mem_read(struct mem *m, gpa_t gpa, void *buf, size_t len)
 
 void mem_written(struct mem *m, gpa_t gpa, uint64_t len)
 {
-	bool code = false;
-
 	/* The marks are looked at after the bytes are in place, and the translator marks before it reads: one of the two sees
 	 * the other. */
 	__atomic_thread_fence(__ATOMIC_SEQ_CST);
 	if (!len || gpa + (len - 1) < gpa)
 		return;
-	for (gfn_t gfn = gpa >> PAGE_SHIFT; gfn <= (gpa + (len - 1)) >> PAGE_SHIFT && gfn < m->max_gfn; gfn++) {
-		uint64_t e = p2m_entry(m, gfn);
+	while (len && gpa >> PAGE_SHIFT < m->max_gfn) {
+		gfn_t gfn = gpa >> PAGE_SHIFT;
+		unsigned off = gpa & PAGE_MASK;
+		uint64_t e = p2m_entry(m, gfn), n = PAGE_SIZE - off < len ? PAGE_SIZE - off : len;
 
-		if (p2m_entry_state(e) != P2M_OWNED)
-			continue;
-		code |= e & P2M_F_CODE;
-		if (!(e & P2M_F_DIRTY))
+		if (p2m_entry_state(e) == P2M_OWNED && !(e & P2M_F_DIRTY))
 			p2m_set_flags(m, gfn, P2M_F_DIRTY);
+		if (e & P2M_CODE_ANY)
+			mem_code_wrote(m, NULL, gfn, off, (unsigned)n);
+		gpa += n;
+		len -= n;
 	}
-	if (code && m->code_ops && m->code_ops->foreign)
-		m->code_ops->foreign(m->code_opaque);
 }
 
 int mem_write(struct mem *m, gpa_t gpa, const void *buf, size_t len)
@@ -240,6 +252,11 @@ gfn_t mem_max_gfn(const struct mem *m)
 	return m->max_gfn;
 }
 
+uint64_t mem_ballooned(const struct mem *m)
+{
+	return m->ballooned << PAGE_SHIFT;
+}
+
 void mem_reset(struct mem *m)
 {
 	mem_lock(m);
@@ -247,6 +264,8 @@ void mem_reset(struct mem *m)
 		uint64_t e = m->p2m[g];
 		uint64_t n = 1;
 
+		if (p2m_entry_state(e) == P2M_BALLOONED)
+			m->p2m[g] = P2M_ENTRY(0, P2M_ABSENT);
 		if (p2m_entry_state(e) != P2M_OWNED) {
 			g++;
 			continue;
@@ -261,7 +280,10 @@ void mem_reset(struct mem *m)
 		m->populated -= n;
 		g += n;
 	}
+	m->ballooned = 0;
+	mem_madvise(m->code_lines, m->max_gfn * sizeof(uint64_t), MADV_DONTNEED);
 	mem_unlock(m);
-	for (unsigned i = 0; i < m->nmmus; i++)
-		mmu_flush_all(m->mmu[i]);
+	for (unsigned i = 0; i < MEM_MAX_MMUS; i++)
+		if (m->mmu[i])
+			mmu_flush_all(m->mmu[i]);
 }

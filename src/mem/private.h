@@ -20,7 +20,6 @@
 
 #define MEM_EXTENT_FRAMES 512ull
 #define MEM_EXTENT_SIZE (MEM_EXTENT_FRAMES * PAGE_SIZE)
-#define MEM_MAX_MMUS 64
 
 /* Machine frames: one memfd mapped once. used: one bit per frame; taken: number of used frames per extent. */
 struct mem_pool {
@@ -41,11 +40,11 @@ struct mem {
 	gfn_t max_gfn;
 	uint64_t ram_frames;
 	uint64_t populated;     /* frames */
+	uint64_t ballooned;     /* frames */
 	uint32_t lock;
-	const struct mem_code_ops *code_ops;
-	void *code_opaque;
-	struct mmu *mmu[MEM_MAX_MMUS];
-	unsigned nmmus;
+	uint32_t exclusive;     /* index + 1 of the MMU whose vCPU runs alone; a futex (sync.c) */
+	uint64_t *code_lines;   /* per guest frame: 64-byte lines that translations were ever made from */
+	struct mmu *mmu[MEM_MAX_MMUS];   /* by index; NULL: free */
 };
 
 #define POOL_NONE UINT64_MAX
@@ -59,6 +58,14 @@ void mem_pool_give(struct mem_pool *p, mfn_t mfn, uint64_t count);   /* contents
 /* code.c */
 int mem_attach_mmu(struct mem *m, struct mmu *mmu);
 void mem_detach_mmu(struct mem *m, struct mmu *mmu);
+/* Guest bytes have changed: drops mmu's translations of them, and its mark with the last one. On the owner's thread. */
+void mem_code_changed(struct mmu *mmu, gfn_t gfn, unsigned off, unsigned len);
+
+/* sync.c */
+/* Hands a request to mmu's owner (NULL: empty all tables); the ticket to wait for. Any thread. */
+uint32_t mmu_ask(struct mmu *mmu, const struct mmu_request *r);
+/* Waits until it is done, or until the owner holds nothing and will do it before it goes on. The caller must not be active. */
+void mmu_await(struct mmu *mmu, uint32_t ticket);
 
 /* Dimensions of the flat tables. */
 #define FLAT_ENTRIES BIT(36)
@@ -87,6 +94,12 @@ static inline uint64_t p2m_entry(const struct mem *m, gfn_t gfn)
 static inline enum p2m_state p2m_entry_state(uint64_t e)
 {
 	return (enum p2m_state)((e & P2M_STATE_MASK) >> P2M_STATE_SHIFT);
+}
+
+/* RAM without a frame. */
+static inline bool p2m_state_empty(enum p2m_state s)
+{
+	return s == P2M_ABSENT || s == P2M_BALLOONED;
 }
 
 static inline uint8_t *mem_hva(const struct mem *m, uint64_t entry)
@@ -125,11 +138,11 @@ static inline int mem_madvise(void *p, uint64_t len, int advice)
 }
 
 /* The lock is held for short, bounded work only (at worst one madvise), so waiting is spinning, then yielding. */
-static inline void mem_lock(struct mem *m)
+static inline void word_lock(uint32_t *lock)
 {
 	unsigned spins = 0;
 
-	while (__atomic_exchange_n(&m->lock, 1, __ATOMIC_ACQUIRE)) {
+	while (__atomic_exchange_n(lock, 1, __ATOMIC_ACQUIRE)) {
 		if (++spins > 200)
 			mem_syscall3(SYS_sched_yield, 0, 0, 0);
 		else
@@ -137,10 +150,13 @@ static inline void mem_lock(struct mem *m)
 	}
 }
 
-static inline void mem_unlock(struct mem *m)
+static inline void word_unlock(uint32_t *lock)
 {
-	__atomic_store_n(&m->lock, 0, __ATOMIC_RELEASE);
+	__atomic_store_n(lock, 0, __ATOMIC_RELEASE);
 }
+
+static inline void mem_lock(struct mem *m) { word_lock(&m->lock); }
+static inline void mem_unlock(struct mem *m) { word_unlock(&m->lock); }
 
 /* Zeroes n 8-byte words without a call. */
 static inline void mem_zero_words(void *p, uint64_t n)

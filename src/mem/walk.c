@@ -69,15 +69,16 @@ static void walk_load(struct mem *m, struct walk_entry *e, gpa_t gpa, enum walk_
 }
 
 /* Sets bits in an entry; false if the entry changed since it was read. Entries in ROM stay as they are. */
-static bool walk_mark(struct mem *m, struct walk_entry *e, uint64_t bits, enum walk_mode mode)
+static bool walk_mark(struct mmu *mmu, struct walk_entry *e, uint64_t bits, enum walk_mode mode)
 {
+	struct mem *m = mmu->mem;
 	unsigned size = mode == WALK_32 ? 4 : 8;
 
 	if ((e->val & bits) == bits || !e->hva)
 		return true;
 	/* Page tables and translated code may share a frame; the engine hears of this store like of any other. */
 	if (unlikely(mem_code_marked(m, e->gpa >> PAGE_SHIFT)))
-		mem_code_write(m, e->gpa >> PAGE_SHIFT, e->gpa & PAGE_MASK, size);
+		mem_code_write(mmu, e->gpa >> PAGE_SHIFT, e->gpa & PAGE_MASK, size);
 	if (!(p2m_entry(m, e->gpa >> PAGE_SHIFT) & P2M_F_DIRTY))
 		p2m_set_flags(m, e->gpa >> PAGE_SHIFT, P2M_F_DIRTY);
 	if (mode == WALK_32) {
@@ -94,6 +95,8 @@ static bool walk_mark(struct mem *m, struct walk_entry *e, uint64_t bits, enum w
 			return false;
 	}
 	e->val |= bits;
+	if (unlikely(mem_code_marked(m, e->gpa >> PAGE_SHIFT)))
+		mem_code_wrote(m, mmu, e->gpa >> PAGE_SHIFT, e->gpa & PAGE_MASK, size);
 	return true;
 }
 
@@ -224,7 +227,7 @@ uint32_t mmu_walk(struct mmu *mmu, gva_t gva, enum mmu_access acc, bool user, st
 		for (unsigned i = 0; i < w.n && same; i++) {
 			bool dirty = i == w.n - 1 && acc == MMU_WRITE;
 
-			same = walk_mark(mmu->mem, &w.e[i], PTE_A | (dirty ? PTE_D : 0), w.mode);
+			same = walk_mark(mmu, &w.e[i], PTE_A | (dirty ? PTE_D : 0), w.mode);
 		}
 		out->dirty = w.e[w.n - 1].val & PTE_D;
 		if (same)

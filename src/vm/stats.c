@@ -160,6 +160,10 @@ static void add_vcpu(const struct vcpu *v, struct sums *cpu, struct sums *mmu)
 	add(mmu, "region_flushes", stats_read(&v->mmu.stats.region_flushes));
 	add(mmu, "evictions", stats_read(&v->mmu.stats.evictions));
 	add(mmu, "sheds", stats_read(&v->mmu.stats.sheds));
+	add(mmu, "sync_requests", stats_read(&v->mmu.sync.stats.requests));
+	add(mmu, "sync_waits", stats_read(&v->mmu.sync.stats.waits));
+	add(mmu, "sync_overflows", stats_read(&v->mmu.sync.stats.overflows));
+	add(mmu, "sync_alone", stats_read(&v->mmu.sync.stats.exclusive));
 }
 
 static void emit_vcpus(struct vm *vm, struct json *j)

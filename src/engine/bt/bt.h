@@ -103,6 +103,7 @@ struct bt {
 	struct bt_site *site;
 	struct bt_link *link;
 	uint32_t npages, nblocks, nsites, nlinks;
+	uint32_t max_pages;
 	uint32_t *block_hash, *page_hash;
 	uint32_t generation;  /* of bt_flush() */
 	uint32_t stub[BT_SVC_COUNT];
@@ -133,7 +134,7 @@ bool bt_code_write(void *opaque, gfn_t gfn, unsigned off, unsigned len);    /* m
 uint32_t bt_site_find(const struct bt *bt, uint32_t host);                  /* by host code offset; 0 = none */
 static inline uint32_t bt_etab_off(uint32_t page) { return page * 4096 * 4; }
 
-/* translate.c: translates one block of `page` at `off`; returns its index or 0 if the cache is full. */
+/* translate.c: translates one block of `page`, whose frame has been marked (mem_code_mark), at `off`; returns its index or 0 if the cache is full. */
 uint32_t bt_translate(struct bt *bt, uint32_t page, unsigned off);
 
 /* link.c: patches link l to jump to block b. */
@@ -142,7 +143,6 @@ void bt_unlink_incoming(struct bt *bt, uint32_t b);
 
 /* run.c */
 uint64_t bt_service(struct vcpu *v, unsigned reason);
-bool bt_events(struct bt *bt, enum exit_reason *why);  /* what is due at an instruction boundary; true to leave */
 uint32_t bt_block_here(struct bt *bt);                 /* block at v->rip, translated if need be, or 0 */
 void bt_run_block(struct bt *bt, uint32_t block);      /* lockstep: runs one block of bt->single */
 

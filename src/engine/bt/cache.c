@@ -20,7 +20,7 @@
 
 #define XTAB_ENTRIES (1u << 17)
 #define GUARD_BYTES (1ull << 38) /* what a 36-bit index of 4-byte entries can reach */
-#define ETAB_BYTES ((size_t)BT_MAX_PAGES * 4096 * 4)
+#define ETAB_BYTES(bt) ((size_t)(bt)->max_pages * 4096 * 4)
 
 /* Maps `size` bytes below 2 GiB, where nothing is mapped yet. fd -1 = anonymous. */
 static void *map_low(size_t size, int prot, int fd)
@@ -114,7 +114,7 @@ static void write_thunks(struct bt *bt)
 
 static int map_tables(struct bt *bt)
 {
-	bt->etab = map_low(ETAB_BYTES, PROT_READ | PROT_WRITE, -1);
+	bt->etab = map_low(ETAB_BYTES(bt), PROT_READ | PROT_WRITE, -1);
 	for (unsigned m = 0; m < BT_XTABS; m++)
 		bt->xtab[m] = map_low(XTAB_ENTRIES * 8, PROT_READ | PROT_WRITE, -1);
 	bt->guard = mmap(NULL, GUARD_BYTES, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
@@ -137,13 +137,16 @@ int bt_cache_create(struct bt *bt)
 {
 	int r = map_code(bt);
 
+	/* All vCPUs' dispatch tables and code lie below 2 GiB. */
+	bt->max_pages = bt->v->count <= 8 ? BT_MAX_PAGES : BT_MAX_PAGES / 2;
+
 	if (!r)
 		r = map_tables(bt);
 	if (r) {
 		log_error("the translator found no room below 2 GiB or no address space: raise `ulimit -v`, or use --engine interp");
 		return r;
 	}
-	madvise(bt->etab, ETAB_BYTES, MADV_NOHUGEPAGE);
+	madvise(bt->etab, ETAB_BYTES(bt), MADV_NOHUGEPAGE);
 	write_thunks(bt);
 	bt->code_used = bt->code_reserved;
 	bt->npages = bt->nblocks = bt->nsites = bt->nlinks = 1;
@@ -160,7 +163,7 @@ void bt_cache_destroy(struct bt *bt)
 {
 	unmap(bt->code_w, BT_CODE_SIZE);
 	unmap((void *)bt->code_x, BT_CODE_SIZE);
-	unmap(bt->etab, ETAB_BYTES);
+	unmap(bt->etab, ETAB_BYTES(bt));
 	for (unsigned m = 0; m < BT_XTABS; m++)
 		unmap(bt->xtab[m], XTAB_ENTRIES * 8);
 	unmap(bt->guard, GUARD_BYTES);
@@ -216,7 +219,7 @@ uint32_t bt_page_get(struct bt *bt, gfn_t gfn, enum bt_mode mode, bool plain)
 	for (p = bt->page_hash[bucket]; p; p = bt->page[p].hash_next)
 		if (bt->page[p].gfn == gfn && bt->page[p].mode == mode && bt->page[p].plain == plain)
 			return p;
-	if (bt->npages == BT_MAX_PAGES)
+	if (bt->npages == bt->max_pages)
 		return 0;
 	p = bt->npages++;
 	bt->page[p] = (struct bt_page){.gfn = gfn, .mode = (uint8_t)mode, .plain = plain, .hash_next = bt->page_hash[bucket]};

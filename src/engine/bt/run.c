@@ -150,7 +150,7 @@ static uint32_t lookup_page(struct bt *bt)
 static uint32_t lookup(struct bt *bt, bool plain)
 {
 	unsigned off = bt->v->rip & PAGE_MASK;
-	uint32_t b = 0;
+	uint32_t b = 0, generation;
 
 	/* A second round after the cache was full and has been dropped. */
 	for (unsigned round = 0; round < 2 && !b; round++) {
@@ -161,7 +161,16 @@ static uint32_t lookup(struct bt *bt, bool plain)
 		if (plain)
 			page = bt_page_get(bt, bt->page[page].gfn, mode_of(bt->v), true);
 		b = page ? bt_block_find(bt, page, off) : 0;
-		if (!b && page)
+		if (b)
+			break;
+		/* Marked before it is read, so that no write slips in between unseen. That may have to wait for other vCPUs, whose
+		 * requests, served meanwhile, may drop blocks, or all of them. */
+		generation = bt->generation;
+		if (page && !mem_code_mark(&bt->v->mmu, bt->page[page].gfn))
+			return 0;
+		if (generation != bt->generation)
+			continue;
+		if (page)
 			b = bt_translate(bt, page, off);
 		if (!b)
 			bt_flush(bt);
@@ -312,16 +321,6 @@ uint64_t bt_service(struct vcpu *v, unsigned reason)
 
 /* --- run loop ------------------------------------------------------------------------------------------------------ */
 
-/* What is due at an instruction boundary. True to leave with *why. */
-bool bt_events(struct bt *bt, enum exit_reason *why)
-{
-	bool stale = false, out = engine_events(bt->v, &stale, why);
-
-	if (stale)
-		bt_flush(bt);
-	return out;
-}
-
 uint32_t bt_block_here(struct bt *bt)
 {
 	if (!translatable(bt->v))
@@ -345,7 +344,7 @@ static enum exit_reason bt_loop(struct bt *bt)
 
 	bt->leave = false;
 	for (;;) {
-		if (__atomic_load_n(&v->event, __ATOMIC_RELAXED) && bt_events(bt, &why))
+		if (__atomic_load_n(&v->event, __ATOMIC_RELAXED) && engine_events(v, &why))
 			return why;
 		if (v->halted)
 			return EXIT_HLT;
@@ -367,20 +366,21 @@ static enum exit_reason bt_loop(struct bt *bt)
 
 static enum exit_reason bt_run(struct vcpu *v)
 {
-	enum exit_reason why = bt_loop(bt_of(v));
+	enum exit_reason why;
 
+	mmu_enter(&v->mmu);
+	why = bt_loop(bt_of(v));
 	vcpu_fpu_park(v);
+	mmu_leave(&v->mmu);
 	return why;
 }
 
-static void code_foreign(void *opaque)
+static void code_drop(void *bt)
 {
-	struct bt *bt = opaque;
-
-	vcpu_post(bt->v, VCPU_EV_CODE);
+	bt_flush(bt);
 }
 
-static const struct mem_code_ops code_ops = {.write = bt_code_write, .foreign = code_foreign};
+static const struct mem_code_ops code_ops = {.write = bt_code_write, .drop = code_drop};
 
 static void set_masks(struct vcpu *v)
 {
@@ -396,7 +396,7 @@ static void bt_destroy(struct vcpu *v)
 {
 	struct bt *bt = bt_of(v);
 
-	mem_set_code_ops(v->mem, NULL, NULL);
+	v->mmu.code_ops = NULL;
 	bt_cache_destroy(bt);
 	free(bt);
 	engine_slots(v)->bt = NULL;
@@ -423,10 +423,10 @@ static int bt_create(struct vcpu *v)
 	r = bt_cache_create(bt);
 	if (!r)
 		r = bt_signal_setup();
-	if (!r)
-		r = mem_set_code_ops(v->mem, &code_ops, bt);
 	if (r)
 		goto err_bt;
+	v->mmu.code_ops = &code_ops;
+	v->mmu.code_opaque = bt;
 	set_masks(v);
 	return 0;
 err_bt:
@@ -470,7 +470,7 @@ const struct engine_ops engine_bt = {
 	.name = "bt",
 	.what = "binary translation: direct execution of translated blocks, flat shadow page tables",
 	.slowdown = "1-5 x",
-	.max_cpus = 1,
+	.max_cpus = VCPU_MAX,
 	.probe = bt_probe,
 	.create = bt_create,
 	.destroy = bt_destroy,

@@ -49,6 +49,8 @@ struct tr {
 	struct emit e;
 	uint32_t block;
 	enum bt_mode mode;
+	gfn_t gfn;                           /* of the page */
+	unsigned read_from, read_to;         /* offsets that mem_code_read() has been told of */
 	unsigned n, i;                       /* instructions decoded; the one being emitted */
 	bool open;                           /* the block falls through to insn_off[n] */
 	bool crossing;                       /* the instruction there crosses the page or cannot be decoded */

@@ -129,15 +129,27 @@ static bool ends_block(const struct bt *bt, enum bt_mode mode, const struct insn
 	}
 }
 
+/* One instruction of the page. That its bytes are read is announced first, to those who store to them. */
+static int decode_at(struct tr *t, const uint8_t *page, unsigned off, struct insn *in)
+{
+	unsigned avail = PAGE_SIZE - off < INSN_MAX_LEN ? (unsigned)(PAGE_SIZE - off) : INSN_MAX_LEN;
+
+	if (off < t->read_from || off + avail > t->read_to) {
+		t->read_from = off;
+		t->read_to = off + 4 * INSN_MAX_LEN < PAGE_SIZE ? off + 4 * INSN_MAX_LEN : (unsigned)PAGE_SIZE;
+		mem_code_read(t->bt->v->mem, t->gfn, off, t->read_to - off);
+	}
+	return insn_decode(in, bt_insn_mode(t->mode), page + off, avail);
+}
+
 static void decode_block(struct tr *t, const uint8_t *page, unsigned off)
 {
 	t->open = true;
 	while (t->n < BT_BLOCK_INSNS && off < PAGE_SIZE) {
-		unsigned avail = PAGE_SIZE - off < INSN_MAX_LEN ? (unsigned)(PAGE_SIZE - off) : INSN_MAX_LEN;
 		struct insn *in = &t->insn[t->n];
 
 		t->insn_off[t->n] = (uint16_t)off;
-		if (insn_decode(in, bt_insn_mode(t->mode), page + off, avail)) {
+		if (decode_at(t, page, off, in)) {
 			t->crossing = true;
 			return;
 		}
@@ -163,10 +175,9 @@ static uint16_t flags_at(struct tr *t, const uint8_t *page, unsigned off)
 
 	b->peek = (uint16_t)off;
 	for (unsigned i = 0; i < PEEK_INSNS && unknown && off < PAGE_SIZE; i++) {
-		unsigned avail = PAGE_SIZE - off < INSN_MAX_LEN ? (unsigned)(PAGE_SIZE - off) : INSN_MAX_LEN;
 		struct insn in;
 
-		if (insn_decode(&in, bt_insn_mode(t->mode), page + off, avail) || ends_block(t->bt, t->mode, &in))
+		if (decode_at(t, page, off, &in) || ends_block(t->bt, t->mode, &in))
 			break;
 		live |= (uint16_t)(unknown & tr_flags_used(t->bt, t->mode, &in));
 		unknown &= (uint16_t)~(tr_flags_killed(&in) | live);
@@ -314,7 +325,7 @@ static bool room(const struct bt *bt)
 
 uint32_t bt_translate(struct bt *bt, uint32_t page, unsigned off)
 {
-	struct tr t = {.bt = bt, .mode = bt->page[page].mode, .plain = bt->page[page].plain};
+	struct tr t = {.bt = bt, .mode = bt->page[page].mode, .plain = bt->page[page].plain, .gfn = bt->page[page].gfn};
 	struct bt_block *b = &bt->block[bt->nblocks];
 	uint32_t sites = bt->nsites, links = bt->nlinks;
 	uint8_t *event_ind, *event_chk;
@@ -323,8 +334,6 @@ uint32_t bt_translate(struct bt *bt, uint32_t page, unsigned off)
 	if (!room(bt) || !code)
 		return 0;
 	vcpu_fpu_park(bt->v); /* Zydis */
-	/* Marked before it is read, so that no write slips in between unseen. */
-	mem_code_mark(bt->v->mem, bt->page[page].gfn);
 	t.e = bt_emit_at_end(bt);
 	t.e.end = t.e.w + BT_BLOCK_BYTES;
 	t.block = bt->nblocks;

@@ -29,18 +29,32 @@ int mem_watch(struct vcpu *v, gva_t lin, unsigned size, bool write)
 	return 0;
 }
 
-int rmw_open_slow(struct vcpu *v, gva_t lin, unsigned size, void **p, uint64_t *old)
+int rmw_open_slow(struct vcpu *v, gva_t lin, unsigned size, struct rmw *m, uint64_t *old)
 {
-	if (cpu_rmw_ptr(v, lin, size, p))
+	m->slowly = true;
+	if (cpu_rmw_open(v, lin, size, &m->slow))
 		return -1;
-	if (*p) {
-		*old = host_get(*p, size);
+	m->p = m->slow.hva;
+	if (m->p) {
+		*old = host_get(m->p, size);
 		return 0;
 	}
-	/* The probe makes a fault report a write and come before the read. */
-	if (cpu_probe_write(v, lin, size))
+	/* No instruction of the host does this in one, so nobody else may run. Whatever was true before may not be any more: the
+	 * probe makes a fault report a write and come before the read. */
+	cpu_alone_begin(v);
+	if (cpu_probe_write(v, lin, size) || cpu_load(v, lin, size, old)) {
+		cpu_alone_end(v);
 		return -1;
-	return cpu_load(v, lin, size, old);
+	}
+	return 0;
+}
+
+void rmw_close_slow(struct vcpu *v, struct rmw *m, unsigned size)
+{
+	if (m->p)
+		cpu_rmw_close(v, &m->slow, size);
+	else
+		cpu_alone_end(v);
 }
 
 /* Short and by hand: memcpy() may become a call (sanitizers intercept it), and libc uses the live vector registers. */

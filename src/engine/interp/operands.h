@@ -166,7 +166,9 @@ INLINE bool mem_watched(const struct vcpu *v)
 
 /* operands.c: records data breakpoint hits; raises #AC. 0 or -1. */
 int mem_watch(struct vcpu *v, gva_t lin, unsigned size, bool write);
-int rmw_open_slow(struct vcpu *v, gva_t lin, unsigned size, void **p, uint64_t *old);
+struct rmw;
+int rmw_open_slow(struct vcpu *v, gva_t lin, unsigned size, struct rmw *m, uint64_t *old);
+void rmw_close_slow(struct vcpu *v, struct rmw *m, unsigned size);
 /* Any length; used by multi-part operands. */
 int mem_load_buf(struct vcpu *v, gva_t lin, void *buf, unsigned len);
 int mem_store_buf(struct vcpu *v, gva_t lin, const void *buf, unsigned len);
@@ -243,21 +245,24 @@ INLINE int op_write(struct vcpu *v, const struct insn *in, unsigned n, unsigned 
 	return mem_write_op(v, in, size, val);
 }
 
-/* --- read-modify-write: p is the operand itself, or NULL (crosses a page, MMIO, ...) -------------------------------- */
+/* --- read-modify-write: p is the operand itself, or NULL (crosses a page, MMIO, ...): then this vCPU runs alone from open to commit --- */
 
 struct rmw {
 	void *p;
 	gva_t lin;
+	struct cpu_rmw slow;   /* valid if slowly */
+	bool slowly;           /* p does not come from the flat table: rmw_close_slow() has to follow */
 };
 
 INLINE int rmw_open_at(struct vcpu *v, gva_t lin, unsigned size, struct rmw *m, uint64_t *old)
 {
 	m->lin = lin;
+	m->slowly = false;
 	if (unlikely(mem_watched(v)) && mem_watch(v, lin, size, true))
 		return -1;
 	m->p = flat_ptr(v, v->mmu.cur->w, lin, size);
 	if (unlikely(!m->p || v->journal))
-		return rmw_open_slow(v, lin, size, &m->p, old);
+		return rmw_open_slow(v, lin, size, m, old);
 	*old = host_get(m->p, size);
 	return 0;
 }
@@ -279,10 +284,13 @@ INLINE bool rmw_commit(struct vcpu *v, struct rmw *m, unsigned size, bool locked
 
 	if (unlikely(!m->p)) {
 		(void)cpu_store(v, m->lin, size, val);
+		rmw_close_slow(v, m, size);
 		return true;
 	}
 	if (likely(!locked)) {
 		host_put(m->p, size, val);
+		if (unlikely(m->slowly))
+			rmw_close_slow(v, m, size);
 		return true;
 	}
 #define CAS(T)                                                                                                         \
@@ -298,6 +306,8 @@ INLINE bool rmw_commit(struct vcpu *v, struct rmw *m, unsigned size, bool locked
 	default: CAS(any_u64); break;
 	}
 #undef CAS
+	if (unlikely(ok && m->slowly))
+		rmw_close_slow(v, m, size);
 	return ok;
 }
 

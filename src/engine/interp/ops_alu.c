@@ -368,33 +368,47 @@ static int cmpxchg8b(struct vcpu *v, const struct insn *in)
 }
 OP_ONE(op_cmpxchg8b, cmpxchg8b);
 
+/* CMPXCHG16B of an operand that is a device's: load, compare, store, with nobody else running. */
+static int cmpxchg16b_slow(struct vcpu *v, gva_t lin, uint64_t *lo, uint64_t *hi, bool *equal)
+{
+	uint64_t old[2];
+
+	cpu_alone_begin(v);
+	if (cpu_probe_write(v, lin, 16) || cpu_load_buf(v, lin, old, 16)) {
+		cpu_alone_end(v);
+		return OP_FAULT;
+	}
+	*equal = old[0] == *lo && old[1] == *hi;
+	*lo = old[0];
+	*hi = old[1];
+	if (*equal) {
+		old[0] = v->gpr[RBX];
+		old[1] = v->gpr[RCX];
+	}
+	(void)cpu_store_buf(v, lin, old, 16);
+	cpu_alone_end(v);
+	return OP_NEXT;
+}
+
 /* The host's own instruction on the operand; the operand is aligned, so it never crosses a page. */
 static int cmpxchg16b(struct vcpu *v, const struct insn *in)
 {
-	uint64_t lo = v->gpr[RAX], hi = v->gpr[RDX], old[2];
+	uint64_t lo = v->gpr[RAX], hi = v->gpr[RDX];
+	struct cpu_rmw r;
 	bool equal;
-	void *p;
 	gva_t lin;
 
 	if (mem_lin_aligned(v, in, 16, 16, true, &lin))
 		return OP_FAULT;
-	if ((unlikely(mem_watched(v)) && mem_watch(v, lin, 16, true)) || cpu_rmw_ptr(v, lin, 16, &p))
+	if ((unlikely(mem_watched(v)) && mem_watch(v, lin, 16, true)) || cpu_rmw_open(v, lin, 16, &r))
 		return OP_FAULT;
-	if (p) {
+	if (r.hva) {
 		asm volatile("lock cmpxchg16b %[m]"
-			     : "=@ccz"(equal), "+a"(lo), "+d"(hi), [m] "+m"(*(char(*)[16])p)
+			     : "=@ccz"(equal), "+a"(lo), "+d"(hi), [m] "+m"(*(char(*)[16])r.hva)
 			     : "b"(v->gpr[RBX]), "c"(v->gpr[RCX]) : "memory");
-	} else {
-		if (cpu_probe_write(v, lin, 16) || cpu_load_buf(v, lin, old, 16))
-			return OP_FAULT;
-		equal = old[0] == lo && old[1] == hi;
-		lo = old[0];
-		hi = old[1];
-		if (equal) {
-			old[0] = v->gpr[RBX];
-			old[1] = v->gpr[RCX];
-		}
-		(void)cpu_store_buf(v, lin, old, 16);
+		cpu_rmw_close(v, &r, 16);
+	} else if (cmpxchg16b_slow(v, lin, &lo, &hi, &equal)) {
+		return OP_FAULT;
 	}
 	cmpxchg_result(v, equal, 8, lo, hi);
 	return OP_NEXT;

@@ -150,12 +150,12 @@ static inline __attribute__((always_inline)) enum exit_reason run(struct vcpu *v
 	struct interp *ip = interp_of(v);
 	int r;
 
+	mmu_enter(&v->mmu);
 	for (;;) {
 		if (unlikely(__atomic_load_n(&v->event, __ATOMIC_RELAXED))) {
 			enum exit_reason why;
-			bool stale; /* code bytes are verified at each use: nothing to drop */
 
-			if (engine_events(v, &stale, &why)) {
+			if (engine_events(v, &why)) {
 				r = why;
 				break;
 			}
@@ -175,6 +175,7 @@ static inline __attribute__((always_inline)) enum exit_reason run(struct vcpu *v
 		}
 	}
 	vcpu_fpu_park(v);
+	mmu_leave(&v->mmu);
 	return (enum exit_reason)r;
 }
 

@@ -270,10 +270,11 @@ static enum exit_reason lockstep_run(struct vcpu *v)
 	enum exit_reason why = EXIT_STOP;
 	bool stop = false;
 
+	mmu_enter(&v->mmu);
 	while (!stop) {
 		uint32_t block;
 
-		if (__atomic_load_n(&v->event, __ATOMIC_RELAXED) && bt_events(bt, &why))
+		if (__atomic_load_n(&v->event, __ATOMIC_RELAXED) && engine_events(v, &why))
 			break;
 		if (v->halted) {
 			why = EXIT_HLT;
@@ -292,6 +293,7 @@ static enum exit_reason lockstep_run(struct vcpu *v)
 		}
 	}
 	vcpu_fpu_park(v);
+	mmu_leave(&v->mmu);
 	return why;
 }
 

@@ -95,7 +95,8 @@ static int setup(void **state)
 	fx_map(&b->fx, LOW + 0x4000, FX_DATA + 0x4000, 1, RWU);
 	fx_map(&b->fx, LOW + 0x5000, MMIO, 1, RWU);
 	fx_map(&b->fx, HIGH, FX_DATA + 0x6000, 1, RW);
-	mem_set_code_ops(b->fx.m, &code_ops, b);
+	v->mmu.code_ops = &code_ops;
+	v->mmu.code_opaque = b;
 	*state = b;
 	return 0;
 }
@@ -176,8 +177,8 @@ static void faults(void **state)
 	assert_int_equal(v->exc.err, PF_P | PF_U);
 	assert_int_equal(cpu_store(v, HIGH, 8, 1), -1);
 	assert_int_equal(cpu_load_buf(v, HIGH, buf, 8), -1);
-	void *hva;
-	assert_int_equal(cpu_rmw_ptr(v, HIGH, 8, &hva), -1);
+	struct cpu_rmw rmw;
+	assert_int_equal(cpu_rmw_open(v, HIGH, 8, &rmw), -1);
 	/* Non-canonical. */
 	v->cpl = 0;
 	const gva_t bad[] = { LOW | BIT(60), HIGH ^ BIT(50), BIT(47), 0x7ffffffffffcull + 4, UINT64_MAX >> 1 };
@@ -227,15 +228,15 @@ static void devices(void **state)
 	b->n = 0;
 	assert_int_equal(cpu_load_buf(v, LOW + 0x5000, buf, 16), 0);
 	assert_int_equal(b->n, 2);
-	void *hva = buf;
-	assert_int_equal(cpu_rmw_ptr(v, LOW + 0x5000, 4, &hva), 0);
-	assert_null(hva);
+	struct cpu_rmw rmw = { .hva = buf };
+	assert_int_equal(cpu_rmw_open(v, LOW + 0x5000, 4, &rmw), 0);
+	assert_null(rmw.hva);
 	/* ROM: reads, writes vanish without an access to a device. */
 	b->n = 0;
 	assert_int_equal(mem_set_rom(v->mem, FX_DATA + 0x4000, PAGE_SIZE), 0);
 	assert_int_equal(cpu_store(v, LOW + 0x4ff8, 4, 0), 0);
-	assert_int_equal(cpu_rmw_ptr(v, LOW + 0x4ffc, 4, &hva), 0);
-	assert_null(hva);
+	assert_int_equal(cpu_rmw_open(v, LOW + 0x4ffc, 4, &rmw), 0);
+	assert_null(rmw.hva);
 	assert_int_equal(cpu_store(v, LOW + 0x4ffc, 4, 0), 0);
 	assert_int_equal(cpu_load(v, LOW + 0x4ffc, 4, &val), 0);
 	assert_int_equal(val, 0x11223344);
@@ -247,16 +248,16 @@ static void code_pages(void **state)
 	struct bed *b = *state;
 	struct vcpu *v = b->v;
 	uint8_t buf[16] = { 1, 2, 3 };
-	void *hva;
+	struct cpu_rmw rmw;
 
 	assert_int_equal(cpu_store(v, LOW, 8, 0), 0);
-	mem_code_mark(v->mem, FX_DATA >> PAGE_SHIFT);
+	mem_code_mark(&v->mmu, FX_DATA >> PAGE_SHIFT);
 	assert_int_equal(cpu_store(v, LOW, 8, 1), 0);
 	assert_int_equal(b->code_writes, 1);
 	assert_int_equal(cpu_store(v, LOW + 0xffc, 8, 1), 0);
 	assert_int_equal(b->code_writes, 2);
-	assert_int_equal(cpu_rmw_ptr(v, LOW + 8, 4, &hva), 0);
-	assert_ptr_equal(hva, (uint8_t *)mem_frame(v->mem, FX_DATA >> PAGE_SHIFT, false) + 8);
+	assert_int_equal(cpu_rmw_open(v, LOW + 8, 4, &rmw), 0);
+	assert_ptr_equal(rmw.hva, (uint8_t *)mem_frame(v->mem, FX_DATA >> PAGE_SHIFT, false) + 8);
 	assert_int_equal(b->code_writes, 3);
 	assert_int_equal(cpu_store_buf(v, LOW + 16, buf, 16), 0);
 	assert_int_equal(b->code_writes, 4);
@@ -271,7 +272,7 @@ static void journal(void **state)
 	struct vcpu *v = b->v;
 	struct vcpu_journal j = { 0 };
 	uint8_t before[8192], buf[100];
-	void *hva;
+	struct cpu_rmw rmw;
 
 	for (unsigned i = 0; i < 1024; i++)
 		assert_int_equal(cpu_store(v, LOW + i * 8, 8, i * 0x0101010101010101ull), 0);
@@ -282,11 +283,11 @@ static void journal(void **state)
 	assert_int_equal(cpu_store(v, LOW + 3, 4, 0), 0);
 	assert_int_equal(cpu_store(v, LOW + 0xffd, 8, 1), 0);
 	assert_int_equal(cpu_store_buf(v, LOW + 0xfa0, buf, 100), 0);
-	assert_int_equal(cpu_rmw_ptr(v, LOW + 0x20, 16, &hva), 0);
-	memset(hva, 0, 16);
+	assert_int_equal(cpu_rmw_open(v, LOW + 0x20, 16, &rmw), 0);
+	memset(rmw.hva, 0, 16);
 	mmu_flush_all(&v->mmu);
-	assert_int_equal(cpu_rmw_ptr(v, LOW + 0x40, 8, &hva), 0);
-	memset(hva, 0, 8);
+	assert_int_equal(cpu_rmw_open(v, LOW + 0x40, 8, &rmw), 0);
+	memset(rmw.hva, 0, 8);
 	assert_false(j.io || j.overflow);
 	for (unsigned i = j.n; i-- > 0;)
 		memcpy(j.e[i].hva, j.e[i].old, j.e[i].len);

@@ -130,8 +130,8 @@ static void fault_around(void **state)
 
 	fx_long(f, 0);
 	fx_map(f, HIGH, 0x800000, 2, RW | PTE_G);
-	mem_code_mark(f->m, 0x810);
-	mem_code_mark(f->m, 0x900);
+	mem_code_mark(&f->mmu, 0x810);
+	mem_code_mark(&f->mmu, 0x900);
 	touch(f, HIGH + 0x5123, true, false, false);
 	for (unsigned i = 0; i < 64; i++) {
 		gva_t a = HIGH + i * PAGE_SIZE;
@@ -313,7 +313,7 @@ static void code_drops_writes(void **state)
 			}
 		}
 		uint32_t gen = f->mmu.gen;
-		mem_code_mark(f->m, FX_DATA >> PAGE_SHIFT);
+		mem_code_mark(&f->mmu, FX_DATA >> PAGE_SHIFT);
 		assert_int_not_equal(gen, f->mmu.gen);
 		for (unsigned p = 1; p <= 3; p++) {
 			load_cr3(f, base | p, true);
@@ -325,7 +325,7 @@ static void code_drops_writes(void **state)
 				assert_int_equal(w_at(f, alias[i]), 0);
 			}
 		}
-		mem_code_write(f->m, FX_DATA >> PAGE_SHIFT, 0, 8);
+		mem_code_write(&f->mmu, FX_DATA >> PAGE_SHIFT, 0, 8);
 	}
 	/* Slots of entries that are gone are reused: a frame mapped at many addresses in turn does not overflow. */
 	for (unsigned i = 0; i < 100; i++) {
@@ -367,10 +367,10 @@ static void random_walk(void **state)
 			load_cr3(f, base | ((x >> 20) % 12), x & BIT(28));
 			break;
 		case 2:
-			mem_code_mark(f->m, gfn);
+			mem_code_mark(&f->mmu, gfn);
 			break;
 		case 3:
-			mem_code_write(f->m, gfn, 0, 1);
+			mem_code_write(&f->mmu, gfn, 0, 1);
 			break;
 		case 4:
 			mmu_enter_user(&f->mmu);

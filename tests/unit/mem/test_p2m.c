@@ -139,68 +139,11 @@ static void copies(void **state)
 	mem_destroy(m);
 }
 
-struct observer {
-	unsigned writes, foreign;
-	gfn_t gfn;
-	unsigned off, len;
-	bool answer;
-};
-
-static bool observe_write(void *opaque, gfn_t gfn, unsigned off, unsigned len)
-{
-	struct observer *o = opaque;
-
-	o->writes++;
-	o->gfn = gfn;
-	o->off = off;
-	o->len = len;
-	return o->answer;
-}
-
-static void observe_foreign(void *opaque)
-{
-	((struct observer *)opaque)->foreign++;
-}
-
-static void code_marks(void **state)
-{
-	static const struct mem_code_ops ops = { .write = observe_write, .foreign = observe_foreign };
-	struct mem *m = make(4 * MIB, 4096);
-	struct observer o = { 0 };
-
-	(void)state;
-	assert_int_equal(mem_add_ram(m, 0, 2 * MIB), 0);
-	assert_int_equal(mem_set_code_ops(m, &ops, &o), 0);
-	mem_code_mark(m, 4000);
-	assert_false(mem_code_marked(m, 4000));
-	mem_code_mark(m, UINT64_MAX);
-	mem_code_mark(m, 3);
-	assert_true(mem_code_marked(m, 3));
-	mem_code_write(m, 4, 0, 8);
-	assert_int_equal(o.writes, 0);
-	mem_code_write(m, 3, 16, 8);
-	assert_int_equal(o.writes, 1);
-	assert_int_equal(o.gfn, 3);
-	assert_int_equal(o.off, 16);
-	assert_int_equal(o.len, 8);
-	assert_true(mem_code_marked(m, 3));
-	/* Foreign threads post; the mark stays for the vCPU to take. */
-	assert_int_equal(mem_write(m, 3 * PAGE_SIZE - 1, &o.gfn, 1), 0);
-	assert_int_equal(o.foreign, 0);
-	assert_int_equal(mem_write(m, 3 * PAGE_SIZE - 1, &o.gfn, 2), 0);
-	assert_int_equal(o.foreign, 1);
-	assert_int_equal(o.writes, 1);
-	o.answer = true;
-	mem_code_write(m, 3, 0, 1);
-	assert_false(mem_code_marked(m, 3));
-	mem_destroy(m);
-}
-
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(arguments), cmocka_unit_test(populate), cmocka_unit_test(rom),
-		cmocka_unit_test(copies), cmocka_unit_test(code_marks),
+		cmocka_unit_test(copies),
 	};
 
 	return cmocka_run_group_tests_name("mem/p2m", tests, NULL, NULL);

@@ -291,8 +291,8 @@ static void tables_with_code(void **state)
 
 	fx_long(f, 0);
 	gpa_t e = fx_map(f, GVA & ~PAGE_MASK, FX_DATA, 1, PTE_P | PTE_W | PTE_G);
-	assert_int_equal(mem_set_code_ops(f->m, &ops, NULL), 0);
-	mem_code_mark(f->m, e >> PAGE_SHIFT);
+	f->mmu.code_ops = &ops;
+	mem_code_mark(&f->mmu, e >> PAGE_SHIFT);
 	seen = 0;
 	assert_int_equal(mmu_walk(&f->mmu, GVA, MMU_READ, false, &o), 0);
 	assert_int_equal(seen, 1);

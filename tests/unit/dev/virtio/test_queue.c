@@ -9,6 +9,7 @@
 #include <cmocka.h>
 
 #include "dev/virtio/queue.h"
+#include "mem/mmu.h"
 #include "vring.h"
 
 #define PIECES 64
@@ -455,24 +456,30 @@ static void test_enable(void **state)
 	ring_destroy(&r);
 }
 
-/* Device writes to pages with translations reach the observer; clean pages do not. */
-static void foreign(void *opaque) { ++*(unsigned *)opaque; }
+/* Device writes to pages with translations reach the vCPU that has them; clean pages and lines do not. */
+static void kicked(void *opaque) { ++*(unsigned *)opaque; }
 
 static void test_code(void **state)
 {
-	static const struct mem_code_ops ops = {.foreign = foreign};
 	struct vbuf b = {BUF(0), 0x2000, true};
+	struct mmu mmu;
 	unsigned told = 0;
 	struct ring r;
 
 	(void)state;
 	ring_create(&r);
 	ring_start(&r, 8, false, false);
-	assert_int_equal(mem_set_code_ops(r.mem, &ops, &told), 0);
-	mem_code_mark(r.mem, BUF(1) >> PAGE_SHIFT);
+	assert_int_equal(mmu_create(&mmu, r.mem, 2), 0);
+	mmu.sync.kick = kicked;
+	mmu.sync.opaque = &told;
+	mmu_enter(&mmu);
+	mem_code_mark(&mmu, BUF(1) >> PAGE_SHIFT);
+	mem_code_read(r.mem, BUF(1) >> PAGE_SHIFT, 0, 64);
 	vdrv_add(&r.d, &b, 1, false);
 	assert_int_equal(virtqueue_pop(&r.q, &r.c), 1);
 	io_dma_write(r.mem, &r.c.w, 0, "x", 1);
+	assert_int_equal(told, 0);
+	io_dma_write(r.mem, &r.c.w, 0x1040, "x", 1);
 	assert_int_equal(told, 0);
 	io_dma_write(r.mem, &r.c.w, 0x1000, "x", 1);
 	assert_int_equal(told, 1);
@@ -480,10 +487,12 @@ static void test_code(void **state)
 	assert_int_equal(told, 1);
 	io_dma_written(r.mem, &r.c.w, 0x1001);
 	assert_int_equal(told, 2);
-	mem_code_mark(r.mem, r.d.device >> PAGE_SHIFT); /* even the ring itself */
+	mem_code_mark(&mmu, r.d.device >> PAGE_SHIFT); /* even the ring itself */
+	mem_code_read(r.mem, r.d.device >> PAGE_SHIFT, 0, PAGE_SIZE);
 	virtqueue_push(&r.q, &r.c, 1);
 	assert_true(told > 2);
-	mem_set_code_ops(r.mem, NULL, NULL);
+	mmu_leave(&mmu);
+	mmu_destroy(&mmu);
 	ring_destroy(&r);
 }
 
