@@ -12,7 +12,7 @@ GUEST_CFLAGS_prot32 := $(GUEST_CFLAGS) -m32 -march=i686
 GUEST_LD_long64 := -m elf_x86_64
 GUEST_LD_prot32 := -m elf_i386
 GUEST_LIB := report.c trap.c paging.c platform.c
-GUEST_LIB_long64 := start64.S desc64.c $(GUEST_LIB)
+GUEST_LIB_long64 := start64.S desc64.c ap64.S smp.c $(GUEST_LIB)
 GUEST_LIB_prot32 := start32.S desc32.c $(GUEST_LIB)
 
 define guest_env

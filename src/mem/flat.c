@@ -10,6 +10,7 @@
 #include "mem/private.h"
 
 #define FLAT_AROUND 64u               /* entries filled at once under a large page */
+static_assert(FLAT_AROUND <= 64, "flat_announce() returns a bit for each");
 
 /* Reverse-map slot: bits 0-35 vpn, 36-43 contexts, 62 used; bit 63 of slot 0: more than two pages reached the frame. */
 #define RMAP_VPN (BIT(36) - 1)
@@ -156,16 +157,22 @@ static bool flat_writable(uint64_t e)
 }
 
 /* Write entries for these pages are announced in the reverse map, with a full barrier before the marks are looked at again: whoever marks
- * a frame sets the mark and then looks into the map (code.c). */
-static void flat_announce(struct mmu *mmu, gva_t page, gfn_t gfn, unsigned n)
+ * a frame sets the mark and then looks into the map (code.c). Returns which pages were; only they may get an entry, though others may
+ * have lost their mark meanwhile. */
+static uint64_t flat_announce(struct mmu *mmu, gva_t page, gfn_t gfn, unsigned n)
 {
+	uint64_t announced = 0;
+
 	for (unsigned i = 0; i < n; i++) {
 		uint64_t e = p2m_entry(mmu->mem, gfn + i);
 
-		if (flat_writable(e))
-			rmap_add(mmu, gfn + i, mem_hva(mmu->mem, e), mmu_vpn(page + i * PAGE_SIZE), (unsigned)(mmu->cur - mmu->ctx));
+		if (!flat_writable(e))
+			continue;
+		rmap_add(mmu, gfn + i, mem_hva(mmu->mem, e), mmu_vpn(page + i * PAGE_SIZE), (unsigned)(mmu->cur - mmu->ctx));
+		announced |= BIT(i);
 	}
 	__atomic_thread_fence(__ATOMIC_SEQ_CST);
+	return announced;
 }
 
 static void flat_fill_one(struct mmu *mmu, gva_t page, gfn_t gfn, bool write)
@@ -208,6 +215,7 @@ static void flat_fill(struct mmu *mmu, gva_t gva, const struct mmu_walk *w, stru
 	struct mmu_context *c = mmu->cur;
 	gva_t page = vpn_gva(mmu_vpn(gva));    /* canonical, whatever was asked for */
 	gfn_t gfn = w->gpa >> PAGE_SHIFT;
+	uint64_t announced = 0;
 	unsigned n = 1;
 	uint16_t flags = MMU_RG_R | (fr.write ? MMU_RG_W : 0) | (w->global ? MMU_RG_GLOBAL : MMU_RG_LOCAL);
 
@@ -224,9 +232,9 @@ static void flat_fill(struct mmu *mmu, gva_t gva, const struct mmu_walk *w, stru
 	if (fr.super)
 		c->lower_super = true;
 	if (fr.write)
-		flat_announce(mmu, page, gfn, n);
+		announced = flat_announce(mmu, page, gfn, n);
 	for (unsigned i = 0; i < n; i++)
-		flat_fill_one(mmu, page + i * PAGE_SIZE, gfn + i, fr.write);
+		flat_fill_one(mmu, page + i * PAGE_SIZE, gfn + i, announced & BIT(i));
 }
 
 uint32_t mmu_resolve(struct mmu *mmu, gva_t gva, bool write, bool user, bool cpl3, struct mmu_target *out)
