@@ -33,6 +33,9 @@ void cmd_help_usage(void);
 /* print.c: a JSON string, quoted and escaped, to standard output. */
 void cli_json_string(const char *s);
 
+/* image_build.c: the subcommand of `doppel image`, with argv[0] = "build". Becomes another program, or returns a status. */
+int image_build(int argc, char **argv);
+
 /* paths.c: finds a program or data file installed with doppel, trying each of the places relative to the directory of the
  * running binary. The first that exists is written to buf, or the first of all if none does (for the message). 0 or -ENOENT. */
 int cli_find(const char *const places[], char *buf, size_t size);

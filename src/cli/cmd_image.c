@@ -22,6 +22,7 @@ static const struct {
 	int (*run)(int argc, char **argv);
 } commands[] = {
 	{"create", image_create}, {"info", image_info}, {"convert", image_convert}, {"check", image_check}, {"commit", image_commit},
+	{"build", image_build},
 };
 
 void cmd_image_usage(void)
@@ -39,6 +40,8 @@ void cmd_image_usage(void)
 	      "          4 damaged, 10 it cannot be checked\n"
 	      "  commit FILE\n"
 	      "          writes what FILE holds into what it is based on; FILE stays as it is\n"
+	      "  build SYSTEM [OPTIONS]\n"
+	      "          an image of a whole system from its packages; `build debian --help` says more\n"
 	      "\n"
 	      "  -f, -O, -F   raw or qcow2; without -f the content decides. -O is qcow2 by default\n"
 	      "  -o OPTS      cluster_size=SIZE (512 to 2M), compression=zstd|zlib\n"
