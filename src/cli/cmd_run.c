@@ -46,8 +46,18 @@ int cmd_run(int argc, char **argv)
 		return STATUS_START;
 	}
 	status = run_parse(req, argc, argv);
+	if (status == STATUS_POWEROFF && req->detach && !(req->config.flags & PROTO_F_CHECK)) {
+		/* Before anything is opened or started, so that it belongs to the process that stays. */
+		if (run_detach(req, &status))
+			goto out;
+		if (req->config.serial == PROTO_SERIAL_STDIO)
+			req->config.serial = PROTO_SERIAL_NONE;
+	}
+	if (status == STATUS_POWEROFF)
+		status = run_open(req);
 	if (status == STATUS_POWEROFF)
 		status = run_supervise(req);
+out:
 	run_release(req);
 	free(req);
 	return status;

@@ -14,6 +14,7 @@
 #ifndef CLI_RUN_H
 #define CLI_RUN_H
 
+#include "host/rundir.h"
 #include "proto/proto.h"
 
 struct run_option;
@@ -54,6 +55,13 @@ struct run_gdb {
 	const char *path;                  /* socket file that we have made: removed at the end */
 };
 
+/* Its place among the user's machines. */
+struct run_place {
+	struct rundir dir;
+	int lock;
+	bool held;
+};
+
 /* The machine under construction and the files that go with it (fds[i] has role config.role[i]). */
 struct run_request {
 	struct proto_config config;
@@ -64,6 +72,9 @@ struct run_request {
 	struct run_machine machine;
 	struct run_console console;
 	struct run_gdb gdb;
+	bool detach;
+	int detached_news;                 /* in a detached process: where to tell of its success, otherwise 0 */
+	struct run_place place;
 	struct run_text *texts;            /* what run_keep() has kept */
 };
 
@@ -124,9 +135,11 @@ bool run_add_fd(struct run_request *req, int fd, enum proto_fd_role role);
 
 /* --- the parts of doppel run ----------------------------------------------------------------------------------------- */
 
-/* run_options.c: fills *req (zeroed before) from the command line and the configuration files it names, and opens what they
- * name. 0 or an enum proto_status, the error printed. run_release() closes and frees, also after an error. */
+/* run_options.c: fills *req (zeroed before) from the command line and the configuration files it names; run_open() then opens what
+ * they name. 0 or an enum proto_status, the error printed. run_release() closes and frees, also after an error. argv must live as
+ * long as the request. */
 int run_parse(struct run_request *req, int argc, char **argv);
+int run_open(struct run_request *req);
 void run_release(struct run_request *req);
 /* The option of that name, or NULL; its index counts over all families. */
 const struct run_option *run_find(const char *name, size_t len, unsigned *index);
@@ -139,6 +152,15 @@ void run_gdb_release(struct run_request *req);
 
 /* run_config.c: applies one configuration file to *req. */
 int run_read_config(struct run_request *req, const struct run_arg *file);
+
+/* run_place.c: claims the name and makes the control socket. 0 or a status, the error printed. */
+int run_take_place(struct run_request *req);
+void run_leave_place(struct run_request *req);
+/* Goes on in a new process without a terminal; false there. True: we are the old one, the machine runs or not, *status says. */
+bool run_detach(struct run_request *req, int *status);
+/* In the new process: standard streams become the log. And: the guest runs, the old process may go. */
+int run_start_log(struct run_request *req);
+void run_is_running(struct run_request *req);
 
 /* run_supervise.c: starts doppel-vm, hands it the request, minds terminal and signals, returns the exit status. */
 int run_supervise(struct run_request *req);

@@ -89,6 +89,12 @@ static int set_check(struct run_request *req, const struct run_arg *arg)
 	return set_flag(req, arg, PROTO_F_CHECK);
 }
 
+static int set_detach(struct run_request *req, const struct run_arg *arg)
+{
+	req->detach = run_is_yes(arg);
+	return 0;
+}
+
 static int set_stats(struct run_request *req, const struct run_arg *arg) { req->machine.stats = *arg; return 0; }
 
 static int finish(struct run_request *req)
@@ -116,6 +122,8 @@ static const struct run_option options[] = {
 	{.name = "debug-exit", .set = set_debug_exit, .help = "port 0xf4 ends the run with status (value << 1) | 1"},
 	{.name = "no-reboot", .set = set_no_reboot, .help = "a reset ends the run instead of rebooting"},
 	{.name = "stats", .value = "F", .set = set_stats, .help = "write statistics as JSON to F at the end"},
+	{.name = "detach", .letter = 'd', .set = set_detach, .flags = RUN_LINE_ONLY,
+	 .help = "return when the guest runs; `doppel console` reaches it"},
 	{.name = "check", .letter = 'n', .set = set_check, .flags = RUN_LINE_ONLY,
 	 .help = "check everything, run nothing"},
 	{0},

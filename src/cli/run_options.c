@@ -175,6 +175,13 @@ static int apply(struct run_request *req, const struct run_arg *given, unsigned 
 	for (unsigned i = 0; ret == 0 && i < count; i++)
 		if (given[i].option->set != set_config)
 			ret = given[i].option->set(req, &given[i]);
+	return ret;
+}
+
+int run_open(struct run_request *req)
+{
+	int ret = 0;
+
 	for (const struct run_family *const *f = run_families; ret == 0 && *f; f++)
 		if ((*f)->finish)
 			ret = (*f)->finish(req);

@@ -35,6 +35,7 @@ struct supervisor {
 	int sigfd;
 	bool tty;            /* standard input is a terminal we may set */
 	bool stopping;
+	bool silent;         /* the channel has ended */
 	struct termios saved;
 };
 
@@ -137,6 +138,15 @@ static void on_signal(struct supervisor *s, int sig)
 	}
 }
 
+/* The machine says that it runs, or has ended, in which case SIGCHLD follows. */
+static void on_channel(struct supervisor *s)
+{
+	if (proto_recv_command(s->sock) == PROTO_RUNNING)
+		run_is_running(s->req);
+	else
+		s->silent = true;
+}
+
 /* Runs until the process has ended; its wait status. */
 static int mind(struct supervisor *s)
 {
@@ -145,12 +155,17 @@ static int mind(struct supervisor *s)
 	pid_t pid;
 
 	for (;;) {
+		struct pollfd p[] = {{.fd = s->sigfd, .events = POLLIN}, {.fd = s->silent ? -1 : s->sock, .events = POLLIN}};
+
 		pid = waitpid(s->pid, &status, WNOHANG);
 		if (pid == s->pid)
 			return status;
 		if (pid < 0 && errno != EINTR)
 			return STATUS_MONITOR << 8;
-		if (read(s->sigfd, &si, sizeof(si)) == sizeof(si))
+		(void)poll(p, 2, -1);
+		if (p[1].revents)
+			on_channel(s);
+		if (p[0].revents && read(s->sigfd, &si, sizeof(si)) == sizeof(si))
 			on_signal(s, (int)si.ssi_signo);
 	}
 }
@@ -173,18 +188,32 @@ static int exit_status(struct supervisor *s, int status)
 	return STATUS_CRASH;
 }
 
+/* What depends on this being the process that minds the machine. */
+static int settle(struct run_request *req)
+{
+	int ret;
+
+	if (req->config.flags & PROTO_F_CHECK)
+		return 0;
+	ret = run_take_place(req);
+	return ret || !req->detached_news ? ret : run_start_log(req);
+}
+
 int run_supervise(struct run_request *req)
 {
 	struct supervisor s = {.req = req, .sock = -1, .sigfd = -1};
 	int ret, status;
 
+	req->place.dir.fd = -1;
 	if (signals_init(&s) < 0) {
 		log_error("cannot make a signal descriptor: %s; raise the limit on open files", strerror(errno));
 		return STATUS_START;
 	}
 	s.tty = req->config.serial == PROTO_SERIAL_STDIO && !(req->config.flags & PROTO_F_CHECK) &&
 		tty_save(STDIN_FILENO, &s.saved);
-	ret = start(&s);
+	ret = settle(req);
+	if (ret == 0)
+		ret = start(&s);
 	if (ret == 0) {
 		/* Failing to hand over means that the process has ended, which mind() is about to see. */
 		(void)hand_over(&s);
@@ -194,6 +223,7 @@ int run_supervise(struct run_request *req)
 		ret = exit_status(&s, status);
 		close(s.sock);
 	}
+	run_leave_place(req);
 	close(s.sigfd);
 	return ret;
 }

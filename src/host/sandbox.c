@@ -17,6 +17,7 @@
 #include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
+#include <sys/socket.h>
 #include <sys/syscall.h>
 #include <termios.h>
 #include <unistd.h>
@@ -153,6 +154,13 @@ static int allow_terminal(scmp_filter_ctx ctx, int tty)
 	return ret;
 }
 
+/* Who is at the other end of a connection; no other socket option. */
+static int allow_peer(scmp_filter_ctx ctx)
+{
+	return seccomp_rule_add(ctx, SCMP_ACT_ALLOW, SCMP_SYS(getsockopt), 2, SCMP_A1_32(SCMP_CMP_EQ, SOL_SOCKET),
+				SCMP_A2_32(SCMP_CMP_EQ, SO_PEERCRED));
+}
+
 static int seal(const int *calls, size_t n, int tty)
 {
 	scmp_filter_ctx ctx;
@@ -175,6 +183,8 @@ static int seal(const int *calls, size_t n, int tty)
 		ret = allow_self_signal(ctx);
 	if (ret == 0)
 		ret = allow_terminal(ctx, tty);
+	if (ret == 0)
+		ret = allow_peer(ctx);
 	if (ret == 0)
 		ret = seccomp_load(ctx);
 	seccomp_release(ctx);

@@ -79,6 +79,7 @@ static bool roles_ok(const struct proto_config *cfg)
 	if (count[PROTO_FD_GDB] > 1 || (cfg->flags & PROTO_F_GDB_WAIT && !count[PROTO_FD_GDB]))
 		return false;
 	return count[PROTO_FD_KERNEL] <= 1 && count[PROTO_FD_INITRD] <= 1 && count[PROTO_FD_STATS] <= 1 &&
+	       count[PROTO_FD_CONTROL] <= 1 && count[PROTO_FD_LOCK] <= 1 &&
 	       count[PROTO_FD_MODULE] == cfg->nmodules && count[PROTO_FD_DISK] == cfg->ndisk_files &&
 	       count[PROTO_FD_SERIAL] == (cfg->serial == PROTO_SERIAL_FILE ? 1u : 0u);
 }
@@ -205,7 +206,7 @@ int proto_recv_command(int sock)
 		return -errno;
 	if (n == 0)
 		return 0;
-	if ((size_t)n != sizeof(h) || !header_ok(&h, (size_t)n) || h.type < PROTO_PAUSE || h.type > PROTO_STOP)
+	if ((size_t)n != sizeof(h) || !header_ok(&h, (size_t)n) || ((h.type < PROTO_PAUSE || h.type > PROTO_STOP) && h.type != PROTO_RUNNING))
 		return -EPROTO;
 	return h.type;
 }

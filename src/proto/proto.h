@@ -3,7 +3,8 @@
  * What doppel and doppel-vm say to each other: datagrams over a SOCK_SEQPACKET pair, one message each.
  *
  *   doppel -> doppel-vm   CONFIG (first, once, with descriptors), PAUSE, RESUME, STOP
- *   doppel-vm -> doppel   nothing: it reports by its exit status; end of file tells each that the other is gone
+ *   doppel-vm -> doppel   RUNNING when the guest begins to run; otherwise it reports by its exit status, and the end of file tells
+ *                         each that the other is gone
  *
  * Invariant: a message is taken only if magic, version, type and size are exactly as expected and every string in it is
  * terminated; the receiver works on its own copy. Both ends come from one build, so there is no negotiation: another
@@ -22,9 +23,9 @@
 #define PROTO_MAX_CPUS 16
 #define PROTO_MAX_DISKS 16
 #define PROTO_MAX_DISK_FILES 64   /* of all disks together */
-#define PROTO_MAX_FDS (PROTO_MAX_MODULES + PROTO_MAX_DISK_FILES + 5)
+#define PROTO_MAX_FDS (PROTO_MAX_MODULES + PROTO_MAX_DISK_FILES + 7)
 
-enum proto_type { PROTO_CONFIG = 1, PROTO_PAUSE, PROTO_RESUME, PROTO_STOP, PROTO_SHARE_START };
+enum proto_type { PROTO_CONFIG = 1, PROTO_PAUSE, PROTO_RESUME, PROTO_STOP, PROTO_SHARE_START, PROTO_RUNNING };
 
 struct proto_header {
 	uint32_t magic;
@@ -48,7 +49,10 @@ enum proto_serial { PROTO_SERIAL_STDIO, PROTO_SERIAL_NONE, PROTO_SERIAL_FILE };
 /* What each descriptor passed along is, in order. Modules appear in the order of `module`, disk files in that of `disk_file`. */
 enum proto_fd_role {
 	PROTO_FD_KERNEL = 1, PROTO_FD_INITRD, PROTO_FD_MODULE, PROTO_FD_SERIAL, PROTO_FD_STATS, PROTO_FD_DISK,
-	PROTO_FD_GDB, PROTO_FD_LAST = PROTO_FD_GDB,
+	PROTO_FD_GDB,
+	PROTO_FD_CONTROL,    /* listening socket */
+	PROTO_FD_LOCK,       /* to be kept open, no more: the name is taken while somebody has it */
+	PROTO_FD_LAST = PROTO_FD_LOCK,
 };
 
 enum proto_disk_flag { PROTO_DISK_RDONLY = 1 };

@@ -17,6 +17,7 @@ enum proto_status {
 	STATUS_START = 10,    /* could not start: a file, the host or the configuration does not allow it */
 	STATUS_MONITOR = 12,  /* the monitor could not go on: engines diverged, host resources ran out */
 	STATUS_CRASH = 14,    /* the machine's process died of a signal */
+	STATUS_TIMEOUT = 16,  /* other verbs: the machine did not react in time */
 };
 
 static inline int status_debug_exit(unsigned value)

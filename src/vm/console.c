@@ -187,6 +187,25 @@ static void on_escape_key(struct vm *vm, uint8_t key)
 	}
 }
 
+static void put_in(struct console *c, uint8_t b)
+{
+	if (c->in_len < CONSOLE_IN)
+		c->in[c->in_len++] = b;
+	else
+		c->dropped++;
+}
+
+void console_type(struct console *c, const uint8_t *buf, size_t n)
+{
+	for (size_t i = 0; i < n; i++)
+		put_in(c, buf[i]);
+}
+
+size_t console_room(const struct console *c)
+{
+	return CONSOLE_IN - c->in_len;
+}
+
 static void take_byte(struct vm *vm, uint8_t b)
 {
 	struct console *c = &vm->console;
@@ -202,10 +221,7 @@ static void take_byte(struct vm *vm, uint8_t b)
 		c->escaped = true;
 		return;
 	}
-	if (c->in_len < CONSOLE_IN)
-		c->in[c->in_len++] = b;
-	else
-		c->dropped++;
+	put_in(c, b);
 }
 
 static void on_readable(void *opaque, short revents)

@@ -53,6 +53,9 @@ extern const struct chr_ops console_chr_ops;
 void console_throttle(struct vm *vm, const struct vcpu *v);
 /* Copies what follows *pos, at most n bytes, and moves *pos on; what is not in the ring any more is skipped and counted in *missed. */
 size_t console_copy(struct console *c, uint64_t *pos, uint8_t *buf, size_t n, uint64_t *missed);
+/* Main thread: input from elsewhere than in_fd, without escape key; what does not fit is dropped, console_room() bytes do. */
+void console_type(struct console *c, const uint8_t *buf, size_t n);
+size_t console_room(const struct console *c);
 /* Where the last n bytes begin, or what is left of them. */
 uint64_t console_last(struct console *c, uint64_t n);
 

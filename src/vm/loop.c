@@ -110,6 +110,7 @@ int vm_loop(struct vm *vm)
 
 	while (vm->vcpus_ended < vm->ncpus) {
 		console_wants(&vm->console);
+		ctl_pump(vm);
 		ret = evloop_wait(&vm->loop, patience(vm, feed, &stop_seen));
 		if (ret < 0 && !life_stopping(vm)) {
 			log_error("the event loop cannot wait: %s; free some host memory", strerror(-ret));

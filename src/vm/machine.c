@@ -66,6 +66,9 @@ static int take_files(struct vm *vm, const int *fds)
 		case PROTO_FD_GDB:
 			vm->gdb_fd = fds[i];
 			break;
+		case PROTO_FD_CONTROL:
+			vm->control_fd = fds[i];
+			break;
 		}
 	}
 	return serial;
@@ -162,7 +165,7 @@ const char *machine_create(struct vm *vm, struct proto_config *config, const int
 	const char *err;
 
 	vm->config = config;
-	vm->stats_fd = vm->gdb_fd = -1;
+	vm->stats_fd = vm->gdb_fd = vm->control_fd = -1;
 	vm->kernel.fd = -1;
 	vm->notify_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	vm->timer_fd = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
@@ -172,7 +175,7 @@ const char *machine_create(struct vm *vm, struct proto_config *config, const int
 	if (vm->notify_fd < 0 || vm->timer_fd < 0)
 		return "no event descriptor; raise the limit on open files";
 	evloop_init(&vm->loop);
-	if (vm_loop_init(vm) < 0)
+	if (vm_loop_init(vm) < 0 || (vm->control_fd >= 0 && ctl_init(vm, vm->control_fd) < 0))
 		return "the event loop is full; give the machine fewer devices";
 	vm_clock_init(&vm->clock);
 	err = make_memory(vm);

@@ -151,6 +151,7 @@ static int start_threads(struct vm *vm, struct start *s)
 static int run(struct vm *vm)
 {
 	struct start s = {.vm = vm, .lock = PTHREAD_MUTEX_INITIALIZER, .changed = PTHREAD_COND_INITIALIZER};
+	struct proto_header running;
 	const char *err;
 	int ret;
 
@@ -180,10 +181,13 @@ static int run(struct vm *vm)
 	s.go = true;
 	pthread_cond_broadcast(&s.changed);
 	pthread_mutex_unlock(&s.lock);
+	proto_header_init(&running, PROTO_RUNNING, sizeof(running));
+	(void)!write(vm->channel, &running, sizeof(running)); /* if doppel is gone, the loop sees it */
 	ret = vm_loop(vm);
 	console_close(&vm->console);
 	vm_disks_close(vm);
 	vm_stats_write(vm);
+	ctl_end(vm);
 	return ret;
 }
 

@@ -18,11 +18,11 @@
 #include "vm/json.h"
 #include "vm/vm.h"
 
-static uint64_t cpu_ns(void)
+static uint64_t read_clock(clockid_t id)
 {
 	struct timespec ts;
 
-	clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &ts);
+	clock_gettime(id, &ts);
 	return (uint64_t)ts.tv_sec * 1000000000ull + (uint64_t)ts.tv_nsec;
 }
 
@@ -94,9 +94,10 @@ static void emit_machine(struct vm *vm, struct json *j)
 		s = split_of(&vm->cpu[i]);
 		sum = (struct split){sum.cpu + s.cpu, sum.guest + s.guest, sum.monitor + s.monitor, sum.halted + s.halted};
 	}
-	process = cpu_ns(); /* after its parts, so that the sum of those is never more */
+	process = read_clock(CLOCK_PROCESS_CPUTIME_ID); /* after its parts, so that the sum of those is never more */
 	getrusage(RUSAGE_SELF, &ru);
 	json_open(j, "time");
+	json_number(j, "host_ns", read_clock(CLOCK_MONOTONIC));
 	json_number(j, "machine_ns", vm_clock_now(&vm->clock));
 	json_number(j, "halted_ns", sum.halted);
 	json_number(j, "cpu_ns", process);

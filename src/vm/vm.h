@@ -26,6 +26,7 @@
 #include "vm/boot/boot.h"
 #include "vm/clock.h"
 #include "vm/console.h"
+#include "vm/ctl.h"
 #include "vm/life.h"
 
 struct json;
@@ -70,7 +71,7 @@ struct vm {
 	struct boot_file module[BOOT_MAX_MODULES];
 	unsigned nmodules;
 	bool has_initrd;
-	int stats_fd;
+	int stats_fd, control_fd;
 	int channel;
 	unsigned sandbox;                 /* enum sandbox_layer reached */
 
@@ -96,6 +97,7 @@ struct vm {
 	struct gdb *gdb;                  /* NULL: no debugger may come */
 	int gdb_fd;                       /* its listening socket, or -1 */
 	_Atomic bool debug_hold;          /* the debugger holds the machine still, or has asked for it */
+	struct ctl *ctl;                  /* NULL without a control socket */
 	struct evloop loop;               /* main thread; sources are added while the machine is built */
 	struct ev_source ev_notify, ev_timer, ev_channel, ev_block;
 	int notify_fd;                    /* eventfd: something for the main thread to look at */

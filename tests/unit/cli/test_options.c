@@ -60,13 +60,14 @@ static int parse(struct run_request *req, const char *words)
 {
 	static char line[512];
 	char *argv[32] = {"run"}, *save = NULL;
-	int argc = 1;
+	int argc = 1, ret;
 
 	snprintf(line, sizeof(line), "%s", words);
 	for (char *w = strtok_r(line, " ", &save); w; w = strtok_r(NULL, " ", &save))
 		argv[argc++] = w;
 	memset(req, 0, sizeof(*req));
-	return run_parse(req, argc, argv);
+	ret = run_parse(req, argc, argv);
+	return ret ? ret : run_open(req);
 }
 
 static void test_command_line(void **state)

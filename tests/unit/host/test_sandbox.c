@@ -38,6 +38,7 @@ static long do_tty_elsewhere(void) { struct termios t; return ioctl(1, TCGETS, &
 static long do_unshare(void) { return unshare(CLONE_NEWUSER); }
 static long do_ptrace(void) { return syscall(SYS_ptrace, 0, 0, 0, 0); }
 static long do_io_uring(void) { return syscall(SYS_io_uring_setup, 1, NULL); }
+static long do_getsockopt(void) { int v; socklen_t n = sizeof(v); return getsockopt(0, SOL_SOCKET, SO_TYPE, &v, &n); }
 static long do_compat(void)
 {
 	long r;
@@ -101,7 +102,7 @@ static void test_forbidden(void **state)
 {
 	static long (*const cases[])(void) = {do_open, do_socket, do_fork, do_exec, do_kill, do_tgkill, do_mmap_exec,
 					      do_mprotect_exec, do_sti, do_tty_elsewhere, do_unshare, do_ptrace, do_io_uring,
-					      do_compat};
+					      do_getsockopt, do_compat};
 
 	(void)state;
 	for (size_t i = 0; i < nitems(cases); i++) {
