@@ -44,7 +44,7 @@ $(BUILD)/libcli.a: $(CLI_LIB_OBJ)
 
 $(BUILD)/doppel: $(CLI_OBJ)
 	@echo "  LINK    $@"
-	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(LIBS)
+	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(LIBS) -ljansson
 
 $(BUILD)/doppel-vm: $(VM_OBJ) $(BUILD)/libdoppel.a
 	@echo "  LINK    $@"

@@ -9,7 +9,7 @@ FUZZ_RUNS ?= 20000
 $(UNIT_BIN): $(BUILD)/tests/unit/%: tests/unit/%.c $(BUILD)/libdoppel.a $(BUILD)/libcli.a | $(BUILD)/.deps-test
 	@mkdir -p $(@D)
 	@echo "  TEST    $<"
-	$(Q)$(CC) $(CFLAGS) $(LDFLAGS) -Itests -Itests/lib -MMD -MP -MF $@.d -o $@ $< $(BUILD)/libcli.a $(BUILD)/libdoppel.a -lcmocka $(LIBS)
+	$(Q)$(CC) $(CFLAGS) $(LDFLAGS) -Itests -Itests/lib -MMD -MP -MF $@.d -o $@ $< $(BUILD)/libcli.a $(BUILD)/libdoppel.a -lcmocka $(LIBS) -ljansson
 
 $(FUZZ_BIN): $(BUILD)/tests/fuzz/%: tests/fuzz/%.c $(BUILD)/libdoppel.a
 	@mkdir -p $(@D)

@@ -22,11 +22,25 @@ extern const struct cli_verb cli_verbs[];
 
 /* One file per verb. */
 int cmd_run(int argc, char **argv);
-int cmd_image(int argc, char **argv);
+int cmd_ps(int argc, char **argv);
+int cmd_stop(int argc, char **argv);
+int cmd_pause(int argc, char **argv);
+int cmd_resume(int argc, char **argv);
+int cmd_reset(int argc, char **argv);
+int cmd_console(int argc, char **argv);
+int cmd_stats(int argc, char **argv);
 int cmd_check(int argc, char **argv);
 int cmd_help(int argc, char **argv);
+int cmd_image(int argc, char **argv);
 void cmd_run_usage(void);
 void cmd_image_usage(void);
+void cmd_ps_usage(void);
+void cmd_stop_usage(void);
+void cmd_pause_usage(void);
+void cmd_resume_usage(void);
+void cmd_reset_usage(void);
+void cmd_console_usage(void);
+void cmd_stats_usage(void);
 void cmd_check_usage(void);
 void cmd_help_usage(void);
 

@@ -112,6 +112,8 @@ int main(int argc, char **argv)
 	setrlimit(RLIMIT_CORE, &no_core);
 	if (argc > 1 && !strcmp(argv[1], "--exec-child"))
 		return exec_child(argc, argv);
+	if (argc > 1 && !strcmp(argv[1], "--power-button"))
+		return power_button();
 	for (size_t i = 0; i < nitems(tests); i++)
 		if (argc == 1 || !strcmp(argv[1], tests[i].name))
 			run_test(&tests[i]);

@@ -103,5 +103,6 @@ void test_ptrace(void);
 void test_trap_flag(void);
 void test_cpuid(void);
 int exec_child(int argc, char **argv);
+int power_button(void);      /* button.c */
 
 #endif

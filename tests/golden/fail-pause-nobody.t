@@ -1,0 +1,3 @@
+$ doppel pause nobody
+doppel: no machine called 'nobody' is running; `doppel ps` lists those that are
+[10]

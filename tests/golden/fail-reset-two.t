@@ -1,0 +1,3 @@
+$ doppel reset a b
+doppel: b is one argument too many; see `doppel reset --help`
+[2]

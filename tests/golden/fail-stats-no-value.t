@@ -1,0 +1,3 @@
+$ doppel stats x --interval
+doppel: --interval needs a value; see `doppel stats --help`
+[2]

@@ -1,0 +1,7 @@
+$ doppel ps
+NAME                     PID STATE     CPUS   MEMORY ENGINE       UPTIME        CPU
+[0]
+$ doppel ps --format json
+[]
+[0]
+[0]
