@@ -111,10 +111,12 @@ static int stop(const struct stop *s, int fd)
 	struct ctl_ended end = {.reason = "ended"};
 	int ret = control_ask(fd, s->args.name, CTL_WATCH, NULL);
 
-	if (ret == 0)
-		ret = control_ask(fd, s->args.name, s->force ? CTL_STOP : CTL_POWER, NULL);
 	if (ret)
 		return ret;
+	ret = control_call(fd, s->force ? CTL_STOP : CTL_POWER, NULL);
+	/* It may end by itself just now: all the better. */
+	if (ret < 0 && ret != -ENOTCONN)
+		return control_failed(s->args.name, ret);
 	ret = wait_for_end(s, fd, &end);
 	if (ret == -ETIMEDOUT) {
 		log_error("%s has not ended within %g s; give it a longer --timeout, or --force", s->args.name, s->timeout);

@@ -181,9 +181,12 @@ int control_ask(int fd, const char *name, enum ctl_type type, json_t **json)
 {
 	int ret = control_call(fd, type, json);
 
-	switch (ret) {
-	case 0:
-		return STATUS_POWEROFF;
+	return ret < 0 ? control_failed(name, ret) : STATUS_POWEROFF;
+}
+
+int control_failed(const char *name, int error)
+{
+	switch (error) {
 	case -ETIMEDOUT:
 		log_error("%s does not answer; try again, or kill it (`doppel ps` shows the pid)", name);
 		return STATUS_TIMEOUT;
@@ -198,7 +201,7 @@ int control_ask(int fd, const char *name, enum ctl_type type, json_t **json)
 		log_error("%s was started by another version of doppel; use that one", name);
 		return STATUS_START;
 	default:
-		log_error("%s refuses: %s", name, strerror(-ret));
+		log_error("%s refuses: %s", name, strerror(-error));
 		return STATUS_START;
 	}
 }

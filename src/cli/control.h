@@ -41,7 +41,9 @@ int control_send(int fd, enum ctl_type type, const void *body, size_t len);
 int control_receive(int fd, int timeout_ms, uint8_t *buf, struct ctl_header *h, const uint8_t **body, size_t *len);
 /* Request and reply; *json (may be NULL) is a new reference to a report. 0 or -errno, the machine's own included. */
 int control_call(int fd, enum ctl_type type, json_t **json);
-/* The same, with an error printed as "NAME: ...". */
+/* Prints why a call has failed; returns the status for that. */
+int control_failed(const char *name, int error);
+/* Both together: 0 or a status. */
 int control_ask(int fd, const char *name, enum ctl_type type, json_t **json);
 
 /* Prints one JSON value and a newline. */

@@ -4,4 +4,3 @@ NAME                     PID STATE     CPUS   MEMORY ENGINE       UPTIME        
 $ doppel ps --format json
 []
 [0]
-[0]
