@@ -15,8 +15,6 @@
 #endif
 
 const struct cli_verb cli_verbs[] = {
-	{"run", "boot a machine in the foreground", cmd_run_usage, cmd_run},
-	{"image", "create, look at, convert, check and commit disk images", cmd_image_usage, cmd_image},
 	{"run", "boot a machine", cmd_run_usage, cmd_run},
 	{"ps", "list your machines", cmd_ps_usage, cmd_ps},
 	{"stop", "switch a machine off, by its power button or by force", cmd_stop_usage, cmd_stop},
@@ -25,6 +23,7 @@ const struct cli_verb cli_verbs[] = {
 	{"reset", "press a machine's reset button", cmd_reset_usage, cmd_reset},
 	{"console", "attach the terminal to a machine", cmd_console_usage, cmd_console},
 	{"stats", "print what a machine has used and done", cmd_stats_usage, cmd_stats},
+	{"image", "create, look at, convert, check and commit disk images", cmd_image_usage, cmd_image},
 	{"check", "say which engines work on this host, and how fast", cmd_check_usage, cmd_check},
 	{"help", "list the verbs, or explain one", cmd_help_usage, cmd_help},
 	{0},
