@@ -128,6 +128,11 @@ void cpu_cpuid(struct vcpu *v, uint32_t leaf, uint32_t subleaf, uint32_t out[4])
 uint64_t cpu_rdtsc(struct vcpu *v);
 /* Writes the KVM clock page anew (after a pause or a change of tsc_offset); nothing if the guest has not enabled it. */
 void cpu_pvclock_update(struct vcpu *v);
+/* pvkvm.c: VMCALL and VMMCALL; PAUSE; and, with the vCPU outside its engine: it is about to halt, it goes on. */
+void cpu_hypercall(struct vcpu *v);
+void cpu_pause(struct vcpu *v);
+void cpu_pv_halt(struct vcpu *v);
+void cpu_pv_wake(struct vcpu *v);
 /* #GP(0) unless port access [port, port+size) is allowed: CPL <= IOPL or the TSS bitmap says so (SDM vol. 1 19.5). */
 int cpu_io_check(struct vcpu *v, uint16_t port, unsigned size);
 uint64_t cpu_pio_read(struct vcpu *v, uint16_t port, unsigned size);   /* park, stats, v->ops */

@@ -45,8 +45,10 @@
 #define FX8B_AMD (BIT(2) | BIT(26) | BIT(29))
 #define FX21A_AMD (BIT(2) | BIT(6) | BIT(8) | BIT(29) | BIT(30))
 #define FX21C_AMD (BIT(1) | BIT(2))
-/* KVM: CLOCKSOURCE, NOP_IO_DELAY, CLOCKSOURCE2, CLOCKSOURCE_STABLE_BIT. */
-#define KVM_FEATURES (BIT(0) | BIT(1) | BIT(3) | BIT(24))
+/* KVM: CLOCKSOURCE, NOP_IO_DELAY, CLOCKSOURCE2, STEAL_TIME, CLOCKSOURCE_STABLE_BIT; between several vCPUs PV_UNHALT, PV_TLB_FLUSH,
+ * PV_SEND_IPI as well. */
+#define KVM_FEATURES (BIT(0) | BIT(1) | BIT(3) | BIT(5) | BIT(24))
+#define KVM_FEATURES_SMP (BIT(7) | BIT(9) | BIT(11))
 #define APIC_BUS_KHZ 1000000u
 
 struct regs {
@@ -140,7 +142,7 @@ static void add_hypervisor(struct vcpu *v)
 {
 	/* "KVMKVMKVM" */
 	add(v, 0x40000000, 0, (struct regs){ .a = 0x40000010, .b = 0x4b4d564b, .c = 0x564b4d56, .d = 0x4d });
-	add(v, 0x40000001, 0, (struct regs){ .a = (uint32_t)KVM_FEATURES });
+	add(v, 0x40000001, 0, (struct regs){ .a = (uint32_t)(KVM_FEATURES | (v->count > 1 ? KVM_FEATURES_SMP : 0)) });
 	add(v, 0x40000010, 0, (struct regs){ .a = (uint32_t)v->tsc_khz, .b = APIC_BUS_KHZ });
 }
 

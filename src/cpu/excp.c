@@ -413,6 +413,7 @@ int cpu_take_interrupt(struct vcpu *v)
 	}
 	v->irq_waiting = false;
 	was = cpu_leave(v);
+	cpu_pv_tick(v);
 	vector = v->ops->irq_pending(v->vm, v->index) ? v->ops->irq_ack(v->vm, v->index) : -1;
 	if (vector >= 0 && v->ops->irq_pending(v->vm, v->index))
 		__atomic_fetch_or(&v->event, VCPU_EV_IRQ, __ATOMIC_RELEASE);

@@ -35,6 +35,7 @@ struct msr_row {
 #define MSR_PAT 0x277
 #define MSR_MTRR_DEF 0x2ff
 #define MSR_EFER 0xc0000080
+#define MSR_KVM_STEAL 0x4b564d03
 #define MSR_FS_BASE 0xc0000100
 #define MSR_GS_BASE 0xc0000101
 #define MSR_KERNEL_GS_BASE 0xc0000102
@@ -91,6 +92,7 @@ static const struct msr_row msr_table[] = {
 	{ 0x800, 0x8ff, MSR_APIC, VENDOR_ANY, 0, 0 },                     /* x2APIC */
 	{ 0x4b564d00, 0x4b564d00, MSR_PVCLOCK, VENDOR_ANY, F(kvm_wall_clock), 0 },
 	{ 0x4b564d01, 0x4b564d01, MSR_PVCLOCK, VENDOR_ANY, F(kvm_system_time), 0 },
+	{ ONE(MSR_KVM_STEAL), MSR_FN, VENDOR_ANY, F(kvm_steal_time), 0 },
 	{ ONE(MSR_EFER), MSR_FN, VENDOR_ANY, 0, 0 },
 	{ ONE(0xc0000081), MSR_FIELD, VENDOR_ANY, F(msr_star), ~0ull },
 	{ ONE(0xc0000082), MSR_CANON, VENDOR_ANY, F(msr_lstar), 0 },
@@ -225,6 +227,8 @@ static int write_special(struct vcpu *v, const struct msr_row *row, uint32_t msr
 		return 0;
 	case MSR_EFER:
 		return write_efer(v, val);
+	case MSR_KVM_STEAL:
+		return cpu_pv_wrmsr_steal(v, val);
 	case MSR_PAT:
 		if (!types_valid(val, true))
 			return cpu_gp0(v);

@@ -183,6 +183,9 @@ void cpu_cpuid_init(struct vcpu *v);
 bool cpu_vendor_amd(const struct vcpu *v);
 /* fpu.c: initial state. */
 void cpu_fpu_reset(struct vcpu *v);
+/* pvkvm.c: writes MSR_KVM_STEAL_TIME; brings steal time up to date now and then, between cpu_leave() and cpu_return(). */
+int cpu_pv_wrmsr_steal(struct vcpu *v, uint64_t val);
+void cpu_pv_tick(struct vcpu *v);
 /* pvclock.c */
 int cpu_pvclock_wrmsr(struct vcpu *v, uint32_t msr, uint64_t val);
 /* control.c: hands the paging registers to the mmu. */

@@ -161,7 +161,8 @@ static void reset_common(struct vcpu *v, uint64_t cache_bits)
 		v->dr[i] = 0;
 	v->dr6 = DR6_FIXED;
 	v->dr7 = DR7_FIXED;
-	v->kvm_system_time = v->kvm_wall_clock = 0;
+	v->kvm_system_time = v->kvm_wall_clock = v->kvm_steal_time = 0;
+	v->pv_kicked = false;
 	cpu_cpuid(v, 1, 0, leaf1);
 	v->gpr[RDX] = leaf1[0];                                  /* processor signature */
 	cpu_update_mode(v);

@@ -61,6 +61,7 @@ enum vcpu_event {
 	VCPU_EV_CODE = 8,    /* another thread asks something of the tables or translations: mmu_serve() */
 	VCPU_EV_INIT = 16,   /* leave engine_run() with EXIT_INIT: an INIT or start-up message came */
 	VCPU_EV_DEBUG = 32,  /* the instruction before this boundary touched watched memory: leave with EXIT_DEBUG */
+	VCPU_EV_KICK = 64,   /* KICK_CPU hypercall: ends HLT, this one or the next, whatever IF is */
 };
 
 struct vcpu;
@@ -79,6 +80,10 @@ struct vcpu_ops {
 	uint64_t (*wall_ns)(void *vm);                                   /* host UTC, ns since 1970 */
 	/* One moment of the past, in the host's TSC and in machine time: the same for all vCPUs. NULL: now. */
 	void (*clock_pair)(void *vm, uint64_t *host_tsc, uint64_t *ns);
+	/* KVM's paravirtual interface; each may be NULL. Destinations are APIC IDs; icr as in x2APIC mode. */
+	void (*pv_ipi)(void *vm, uint32_t dest, uint32_t icr);
+	void (*pv_kick)(void *vm, uint32_t dest);
+	uint64_t (*steal_ns)(void *vm);      /* time this vCPU was ready and had no processor */
 };
 
 /* 1024 bytes cover the XSAVE image of x87, SSE and AVX (832). Standard format, 64-byte aligned. */
@@ -132,6 +137,7 @@ struct vcpu {
 	bool irq_waiting;          /* an interrupt was pending while IF = 0: whoever sets IF posts VCPU_EV_IRQ */
 	bool nmi_blocked;
 	bool nmi_pending;
+	bool pv_kicked;            /* a kick came while not halted: the next HLT returns at once */
 	struct vcpu_exc exc;
 
 	struct vcpu_seg seg[SEG_COUNT];
@@ -145,6 +151,9 @@ struct vcpu {
 	uint64_t tsc_offset;       /* guest TSC = host TSC + offset */
 	uint64_t tsc_khz;
 	uint64_t kvm_system_time, kvm_wall_clock;  /* KVM paravirtual clock MSRs as written */
+	uint64_t kvm_steal_time;   /* ... steal time */
+	uint64_t steal_tsc;        /* host TSC when the steal time was last brought up to date */
+	uint32_t pauses;           /* PAUSEs since others were last let run */
 	struct vcpu_fpu fpu;
 
 	struct mmu mmu;
@@ -169,7 +178,7 @@ struct vcpu {
 	struct vcpu_journal *journal;
 	struct vcpu_debug debug;
 
-	struct { uint64_t insns_interp, exceptions, interrupts, pio, mmio, hlt, slow_mem, msr_unknown; } stats;
+	struct { uint64_t insns_interp, exceptions, interrupts, pio, mmio, hlt, slow_mem, msr_unknown, hypercalls, pv_flushes; } stats;
 };
 
 /* Address space and CPUID are laid out for at most so many vCPUs in a machine. */

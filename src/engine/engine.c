@@ -47,6 +47,12 @@ bool engine_events(struct vcpu *v, enum exit_reason *why)
 		__atomic_fetch_and(&v->event, ~(uint32_t)VCPU_EV_CODE, __ATOMIC_ACQ_REL);
 		mmu_serve(&v->mmu);
 	}
+	if (unlikely(ev & VCPU_EV_KICK)) {
+		__atomic_fetch_and(&v->event, ~(uint32_t)VCPU_EV_KICK, __ATOMIC_ACQ_REL);
+		/* Who was not halted is about to be, and would not be kicked again. */
+		v->pv_kicked = !v->halted;
+		v->halted = false;
+	}
 	if (!(ev & (VCPU_EV_IRQ | VCPU_EV_NMI)) && !v->nmi_pending)
 		return false;
 	if (v->inhibit_irq || v->inhibit_db)

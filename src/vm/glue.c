@@ -142,6 +142,25 @@ static void clock_pair(void *opaque, uint64_t *host_tsc, uint64_t *ns)
 	*ns = c->pair_ns;
 }
 
+static void pv_ipi(void *opaque, uint32_t dest, uint32_t icr)
+{
+	struct vm_cpu *c = opaque;
+	struct vm *vm = c->vm;
+
+	pthread_mutex_lock(&vm->io.lock);
+	if (vm->io.lapic)
+		vm->io.lapic->ipi(vm->io.lapic_opaque, c->index, icr, dest);
+	pthread_mutex_unlock(&vm->io.lock);
+}
+
+static void pv_kick(void *opaque, uint32_t dest)
+{
+	struct vm *vm = ((struct vm_cpu *)opaque)->vm;
+
+	if (dest < vm->ncpus)
+		vcpu_post(vm->vcpu[dest], VCPU_EV_KICK);
+}
+
 const struct vcpu_ops vm_vcpu_ops = {
 	.pio_read = pio_read,
 	.pio_write = pio_write,
@@ -154,6 +173,9 @@ const struct vcpu_ops vm_vcpu_ops = {
 	.now_ns = cpu_now_ns,
 	.wall_ns = wall_ns,
 	.clock_pair = clock_pair,
+	.pv_ipi = pv_ipi,
+	.pv_kick = pv_kick,
+	.steal_ns = vm_steal_ns,
 };
 
 /* --- the devices look at the machine: opaque is struct vm ------------------------------------------------------------ */

@@ -8,6 +8,7 @@
 #include <time.h>
 
 #include "base/log.h"
+#include "cpu/cpu.h"
 #include "vm/vm.h"
 
 static void set_halted(struct vm_cpu *c, bool halted)
@@ -37,6 +38,19 @@ static uint64_t thread_ns(void)
 	return (uint64_t)ts.tv_sec * 1000000000ull + (uint64_t)ts.tv_nsec;
 }
 
+/* Time not halted that its thread did not spend on a processor: the host's other work, and waiting for other vCPUs. */
+uint64_t vm_steal_ns(void *opaque)
+{
+	struct vm_cpu *c = opaque;
+	uint64_t wall = vm_clock_now(&c->vm->clock) - c->begun_ns - stats_read(&c->stats.halted_ns);
+	uint64_t cpu = thread_ns() - stats_read(&c->stats.exit_cpu_ns);
+
+	/* The two clocks are not read at the same moment. */
+	if (wall > cpu && wall - cpu > c->steal_ns)
+		c->steal_ns = wall - cpu;
+	return c->steal_ns;
+}
+
 /* HLT: waits until an event is posted, running what falls due. Spurious wake-ups are harmless: the engine returns at once. */
 static void wait_for_event(struct vm_cpu *c)
 {
@@ -44,6 +58,7 @@ static void wait_for_event(struct vm_cpu *c)
 	struct vcpu *v = vm->vcpu[c->index];
 	uint64_t begin = vm_clock_now(&vm->clock), cpu_begin = thread_ns(), deadline, now;
 
+	cpu_pv_halt(v);
 	set_halted(c, true);
 	while (!__atomic_load_n(&v->event, __ATOMIC_ACQUIRE)) {
 		deadline = run_timers(c);
@@ -58,6 +73,7 @@ static void wait_for_event(struct vm_cpu *c)
 	set_halted(c, false);
 	stats_add(&c->stats.halted_ns, vm_clock_now(&vm->clock) - begin);
 	stats_add(&c->stats.exit_cpu_ns, thread_ns() - cpu_begin);
+	cpu_pv_wake(v);
 }
 
 /* Takes the next step of starting up; true when the CPU runs (again). */
@@ -149,6 +165,7 @@ void *vm_vcpu_main(void *arg)
 	struct vm_cpu *c = arg;
 	struct vm *vm = c->vm;
 
+	c->begun_ns = vm_clock_now(&vm->clock);
 	if (c->index == 0) {
 		pthread_mutex_lock(&vm->io.lock);
 		vm_timers_arm(vm);

@@ -155,6 +155,8 @@ static void add_vcpu(const struct vcpu *v, struct sums *cpu, struct sums *mmu)
 	add(cpu, "hlt", stats_read(&v->stats.hlt));
 	add(cpu, "slow_mem", stats_read(&v->stats.slow_mem));
 	add(cpu, "msr_unknown", stats_read(&v->stats.msr_unknown));
+	add(cpu, "hypercalls", stats_read(&v->stats.hypercalls));
+	add(cpu, "pv_flushes", stats_read(&v->stats.pv_flushes));
 	add(mmu, "walks", stats_read(&v->mmu.stats.walks));
 	add(mmu, "fills", stats_read(&v->mmu.stats.fills));
 	add(mmu, "flushes", stats_read(&v->mmu.stats.flushes));

@@ -63,6 +63,7 @@ struct vm_cpu {
 		uint64_t end_cpu_ns;      /* processor time of the thread when it ended; 0 before */
 	} stats;
 	clockid_t clock;                  /* processor time of its thread */
+	uint64_t begun_ns, steal_ns;      /* machine time when its thread began; steal time last told; its thread's */
 };
 
 struct vm {
@@ -141,7 +142,8 @@ uint64_t vm_timers_next(struct vm_cpu *c);
 /* Makes the main thread look around. Any thread. */
 void vm_notify(struct vm *vm);
 
-/* run.c: body of a vCPU's thread. */
+/* run.c: vcpu_ops.steal_ns; body of a vCPU's thread. */
+uint64_t vm_steal_ns(void *vm_cpu);
 void *vm_vcpu_main(void *vm_cpu);
 /* Ends the machine after a triple fault. */
 void vm_triple_fault(struct vm *vm, const struct vcpu *v);

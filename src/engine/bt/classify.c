@@ -134,6 +134,9 @@ static bool only_32(const struct insn *in)
 
 enum tr_class tr_classify(const struct bt *bt, enum bt_mode mode, const struct insn *in)
 {
+	/* Who waits for another vCPU lets the host run it now and then. */
+	if (in->mnemonic == M(PAUSE) && bt->v->count > 1)
+		return TR_INTERP;
 	if (mode == BT_U32 && only_32(in))
 		return in->mnemonic == M(CALL) || in->mnemonic == M(JMP) ? TR_INTERP_END : TR_INTERP;
 	if (in->kind != INSN_INT)

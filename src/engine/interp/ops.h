@@ -29,6 +29,7 @@ extern const interp_fn op_shlx[4], op_shr[4], op_shrd[4], op_shrx[4], op_sidt[4]
 extern const interp_fn op_std[4], op_sti[4], op_stos[4], op_str[4], op_sub[4], op_swapgs[4], op_syscall[4], op_sysenter[4];
 extern const interp_fn op_sysexit[4], op_sysret[4], op_test[4], op_tzcnt[4], op_ud[4], op_verr[4], op_verw[4], op_wbinvd[4];
 extern const interp_fn op_wrfsbase[4], op_wrgsbase[4], op_wrmsr[4], op_xadd[4], op_xchg[4], op_xgetbv[4], op_xlat[4];
+extern const interp_fn op_vmcall[4], op_pause[4];
 extern const interp_fn op_xor[4], op_xrstor[4], op_xsave[4], op_xsavec[4], op_xsaveopt[4], op_xsetbv[4];
 /* One function per condition code. */
 extern const interp_fn op_jcc_cc[16], op_set_cc[16], op_cmov_cc[16];

@@ -477,9 +477,28 @@ static int hlt(struct vcpu *v, const struct insn *in)
 	if (need_cpl0(v))
 		return OP_FAULT;
 	v->rip = next_rip(v, in);
-	v->halted = true;
 	v->stats.hlt++;
+	if (unlikely(v->pv_kicked)) {
+		v->pv_kicked = false;
+		return OP_JUMP;
+	}
+	v->halted = true;
 	return OP_HLT;
+}
+
+static int vmcall(struct vcpu *v, const struct insn *in)
+{
+	(void)in;
+	cpu_hypercall(v);
+	return OP_NEXT;
+}
+
+static int pause_(struct vcpu *v, const struct insn *in)
+{
+	(void)in;
+	if (v->count > 1)
+		cpu_pause(v);
+	return OP_NEXT;
 }
 
 static int ud(struct vcpu *v, const struct insn *in)
@@ -497,6 +516,8 @@ OP_ONE(op_cli, cli);
 OP_ONE(op_sti, sti);
 OP_ONE(op_hlt, hlt);
 OP_ONE(op_ud, ud);
+OP_ONE(op_vmcall, vmcall);
+OP_ONE(op_pause, pause_);
 
 /* --- FS and GS bases ---------------------------------------------------------------------------------------------------------- */
 
