@@ -22,6 +22,16 @@ struct device {
 /* One member of *d in a state() walk; arrays and scalars alike. */
 #define DEV_FIELD(s, d, member) ((s)->field((s), #member, &(d)->member, sizeof((d)->member)))
 
+/* A bool: what a forged stream holds may be neither true nor false, and must not be looked at as if it were. */
+static inline void dev_field_bool(struct io_state *s, const char *name, bool *p)
+{
+	uint8_t byte = *p;
+
+	s->field(s, name, &byte, sizeof(byte));
+	*p = byte & 1;
+}
+#define DEV_BOOL(s, d, member) dev_field_bool((s), #member, &(d)->member)
+
 #define NS_PER_SEC 1000000000ull
 
 /* v * mul / div without overflow in between, rounded down or up. */

@@ -62,13 +62,14 @@ void msix_control(struct msix *m, bool enabled, bool masked, bool blocked)
 
 static uint32_t msix_dword(const struct msix *m, uint64_t off)
 {
-	const struct msix_entry *e = &m->table[off / 16];
 	uint64_t word = off - MSIX_PBA_OFFSET;
+	const struct msix_entry *e;
 
 	if (off >= MSIX_PBA_OFFSET)
 		return word / 8 < nitems(m->pending) ? (uint32_t)(m->pending[word / 8] >> (word & 4) * 8) : 0;
 	if (off / 16 >= m->vectors)
 		return 0;
+	e = &m->table[off / 16];
 	switch (off & 12) {
 	case 0:
 		return (uint32_t)e->addr;
@@ -92,10 +93,11 @@ static uint64_t msix_read(void *opaque, uint64_t off, unsigned size)
 
 static void msix_put(struct msix *m, uint64_t off, uint32_t val)
 {
-	struct msix_entry *e = &m->table[off / 16];
+	struct msix_entry *e;
 
 	if (off >= MSIX_PBA_OFFSET || off / 16 >= m->vectors)
 		return; /* pending bits are read-only */
+	e = &m->table[off / 16];
 	switch (off & 12) {
 	case 0:
 		e->addr = ((e->addr & ~0xffffffffull) | val) & ADDR_WRITABLE;
@@ -125,9 +127,9 @@ const struct io_handler msix_handler = {.read = msix_read, .write = msix_write};
 
 void msix_state(struct msix *m, struct io_state *s)
 {
-	DEV_FIELD(s, m, enabled);
-	DEV_FIELD(s, m, masked);
-	DEV_FIELD(s, m, blocked);
+	DEV_BOOL(s, m, enabled);
+	DEV_BOOL(s, m, masked);
+	DEV_BOOL(s, m, blocked);
 	DEV_FIELD(s, m, table);
 	DEV_FIELD(s, m, pending);
 }

@@ -232,7 +232,7 @@ void pci_dev_detach(struct pci_dev *d)
 void pci_dev_state(struct pci_dev *d, struct io_state *s)
 {
 	DEV_FIELD(s, d, config);
-	DEV_FIELD(s, d, intx);
+	DEV_BOOL(s, d, intx);
 	msix_state(&d->msix, s);
 	/* After a load the registers are in place and everything follows from them; after a save this changes nothing. */
 	for (unsigned i = 0; i < sizeof(d->config); i++)

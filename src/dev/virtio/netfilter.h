@@ -37,9 +37,14 @@ bool netfilter_accepts(const struct netfilter *f, const uint8_t *head, size_t le
 /* A command of the driver's: class, command and `len` bytes of data (a private copy). True if the filter understands and obeys it. */
 bool netfilter_command(struct netfilter *f, unsigned class, unsigned command, const uint8_t *data, size_t len);
 
-/* After a load: whatever the stream said, indices are in range. */
+/* After a load: whatever the stream said, indices are in range, and what is true or false is one of them. */
 static inline void netfilter_sanitize(struct netfilter *f)
 {
+	bool *const flags[] = {&f->promiscuous, &f->all_multicast, &f->all_unicast, &f->no_multicast, &f->no_unicast,
+			       &f->no_broadcast, &f->vlans, &f->unicast.overflow, &f->multicast.overflow};
+
+	for (unsigned i = 0; i < sizeof(flags) / sizeof(flags[0]); i++)
+		*(uint8_t *)flags[i] &= 1;
 	f->unicast.n = f->unicast.n > NETFILTER_MAX_ADDRESSES ? 0 : f->unicast.n;
 	f->multicast.n = f->multicast.n > NETFILTER_MAX_ADDRESSES ? 0 : f->multicast.n;
 }

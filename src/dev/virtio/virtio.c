@@ -263,18 +263,18 @@ static void queue_state(struct virtqueue *q, struct io_state *s)
 	DEV_FIELD(s, q, driver);
 	DEV_FIELD(s, q, device);
 	DEV_FIELD(s, q, size);
-	DEV_FIELD(s, q, enabled);
-	DEV_FIELD(s, q, packed);
-	DEV_FIELD(s, q, event_idx);
-	DEV_FIELD(s, q, indirect);
-	DEV_FIELD(s, q, broken);
-	DEV_FIELD(s, q, kicks_off);
+	DEV_BOOL(s, q, enabled);
+	DEV_BOOL(s, q, packed);
+	DEV_BOOL(s, q, event_idx);
+	DEV_BOOL(s, q, indirect);
+	DEV_BOOL(s, q, broken);
+	DEV_BOOL(s, q, kicks_off);
 	DEV_FIELD(s, q, avail);
 	DEV_FIELD(s, q, used);
-	DEV_FIELD(s, q, avail_wrap);
-	DEV_FIELD(s, q, used_wrap);
+	DEV_BOOL(s, q, avail_wrap);
+	DEV_BOOL(s, q, used_wrap);
 	DEV_FIELD(s, q, unsignalled);
-	DEV_FIELD(s, q, signal_always);
+	DEV_BOOL(s, q, signal_always);
 	/* A forged stream must not make positions leave the ring. */
 	if (!q->size || q->size > q->size_max || (!q->packed && (q->size & (q->size - 1))))
 		q->size = q->size_max;
@@ -282,7 +282,7 @@ static void queue_state(struct virtqueue *q, struct io_state *s)
 		q->avail %= q->size;
 		q->used %= q->size;
 	}
-	if (!q->why)
+	if (q->broken && !q->why)
 		q->why = "broken before it was saved";
 }
 
