@@ -40,4 +40,8 @@ ENGINE ?= interp
 test-guest: $(GUEST_IMG) $(BUILD)/doppel $(BUILD)/doppel-vm
 	$(Q)tests/guest/run --build $(BUILD) --engine $(ENGINE)
 
-.PHONY: guests test-guest
+# Stock gdb against the guest of tests/guest/gdb, and against Debian's kernel if it is there.
+test-gdb: $(GUEST_OUT)/test-long64-gdb.elf $(BUILD)/doppel $(BUILD)/doppel-vm | $(BUILD)/.deps-test
+	$(Q)BUILD=$(BUILD) tests/gdb/run --engine $(ENGINE)
+
+.PHONY: guests test-guest test-gdb
