@@ -73,6 +73,7 @@ static void emit_cpu(struct json *j, const struct vm_cpu *c)
 		[EXIT_STOP] = "exit_stop", [EXIT_HLT] = "exit_hlt", [EXIT_INIT] = "exit_init", [EXIT_SHUTDOWN] = "exit_shutdown",
 		[EXIT_DIVERGED] = "exit_diverged", [EXIT_DEBUG] = "exit_debug", [EXIT_ERROR] = "exit_error",
 	};
+	static_assert(EXIT_COUNT == 7, "each has a name here");
 	struct split s = split_of(c);
 	char section[16];
 
