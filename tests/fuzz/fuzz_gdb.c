@@ -286,8 +286,12 @@ static void one_client(struct fuzz *f, const char *wire, size_t len)
 	turn(f);
 	live(f);
 	turn(f);
-	if (gdb_attached(f->g) || f->held)
+	if (gdb_attached(f->g) || f->held) {
+		fprintf(stderr, "state %d fd %d events %#x rx %zu/%zu out %zu leaving %d held %d late %d\n", f->g->state,
+			f->g->ev_client.fd, (unsigned)f->g->ev_client.events, f->g->rx_pos, f->g->rx_len, f->g->io.out_len, f->g->leaving,
+			f->held, f->late);
 		fail("the machine still stands after the client has gone");
+	}
 	for (unsigned i = 0; i < CPUS; i++)
 		if (f->vcpu[i]->debug.breaks || f->vcpu[i]->mmu.watches)
 			fail("points are left behind");
