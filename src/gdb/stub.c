@@ -264,16 +264,19 @@ static void feed_one(struct gdb *g)
 /* Looks at what has been read, as far as the invariant allows; then says what the loop is to wait for. */
 static void pump(struct gdb *g)
 {
-	while (flush(g) && !g->io.out_len && connected(g) && g->rx_pos < g->rx_len && g->state != GDB_STOPPING)
+	bool there;
+
+	while ((there = flush(g)) && !g->io.out_len && connected(g) && g->rx_pos < g->rx_len && g->state != GDB_STOPPING)
 		feed_one(g);
-	if (!flush(g))
+	if (!there)
 		gdb_detach(g);
 	if (!connected(g))
 		return;
+	/* No second try to write here: if it succeeded, what has been read would be left lying with nothing to wait for. */
 	if (g->io.out_len)
 		g->ev_client.events = POLLOUT;
 	else
-		g->ev_client.events = g->rx_pos == g->rx_len && g->state != GDB_STOPPING ? POLLIN : 0;
+		g->ev_client.events = g->state == GDB_STOPPING ? 0 : POLLIN;
 }
 
 static void on_client(void *opaque, short revents)

@@ -334,12 +334,36 @@ static void description(void **state)
 	gbed_expect(b, "qXfer:features:read:other.xml:0,1", "E01");
 }
 
+/* A client that asks much and reads late: every request is answered, in order, and nothing is buffered without bound. */
+static void slow_reader(void **state)
+{
+	struct gbed *b = *state;
+	int size = 4096;
+	unsigned asked = 200, answers = 0;
+	char buf[4096];
+	ssize_t n;
+
+	gbed_connect(b);
+	assert_int_equal(setsockopt(b->g->ev_client.fd, SOL_SOCKET, SO_SNDBUF, &size, sizeof(size)), 0);
+	for (unsigned i = 0; i < asked; i++)
+		assert_int_equal(write(b->client, "+$g#67", 6), 6);
+	gbed_turn(b);
+	assert_int_equal(b->g->ev_client.events, POLLOUT);
+	while ((n = read(b->client, buf, sizeof(buf))) > 0) {
+		for (ssize_t i = 0; i < n; i++)
+			answers += buf[i] == '#';
+		gbed_turn(b);
+	}
+	assert_int_equal(answers, asked);
+	gbed_expect(b, "qC", "QC1");
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		gbed_test(connecting), gbed_test(waits_for_standstill), gbed_test(memory), gbed_test(registers),
 		gbed_test(points), gbed_test(two_hits), gbed_test(stepping), gbed_test(interrupting), gbed_test(leaving),
-		gbed_test(monitoring), gbed_test(description),
+		gbed_test(monitoring), gbed_test(description), gbed_test(slow_reader),
 	};
 
 	return cmocka_run_group_tests_name("gdb/stub", tests, NULL, NULL);
