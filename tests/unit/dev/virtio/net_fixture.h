@@ -12,10 +12,10 @@
 #include <unistd.h>
 
 #include "dev/virtio/net.h"
-#include "vring.h"
+#include "virtio_driver.h"
 
 #define ND_QUEUES 5            /* two pairs and the control queue */
-#define ND_RING 64
+#define ND_RING VD_RING
 #define ND_RX_BUF(i) (0x80000ull + 0x1000ull * (i))
 #define ND_TX_BUF(i) (0x100000ull + 0x1000ull * (i))
 #define ND_CTRL_BUF 0x70000ull
@@ -118,19 +118,8 @@ static inline void nd_arrive(struct netdev *d, const uint8_t *bytes, size_t len)
 		abort();
 }
 
-/* The loop's thread, until it has nothing to do (bounded: a descriptor may stay ready). */
-static inline void nd_loop(struct netdev *d)
-{
-	for (unsigned i = 0; i < 20 && evloop_wait(&d->loop, 0) > 0; i++)
-		;
-}
-
-static inline void nd_kick(struct netdev *d, unsigned queue)
-{
-	pthread_mutex_lock(&d->io.lock);
-	virtio_notify(d->v, queue);
-	pthread_mutex_unlock(&d->io.lock);
-}
+static inline void nd_loop(struct netdev *d) { vd_loop(&d->loop); }
+static inline void nd_kick(struct netdev *d, unsigned queue) { vd_kick(d->v, queue); }
 
 static inline void nd_signal(void *opaque, unsigned queue) { ((struct netdev *)opaque)->signals[queue]++; }
 static inline void nd_config_changed(void *opaque) { ((struct netdev *)opaque)->config_changes++; }
@@ -139,30 +128,7 @@ static const struct virtio_transport_ops nd_transport = {nd_signal, nd_config_ch
 /* A driver that accepts `features` of what is offered and sets up `queues` queues. */
 static inline void nd_start(struct netdev *d, uint64_t features, unsigned queues)
 {
-	bool packed = features & BIT(VIRTIO_F_RING_PACKED);
-
-	pthread_mutex_lock(&d->io.lock);
-	virtio_set_status(d->v, 0);
-	virtio_set_status(d->v, VIRTIO_CONFIG_S_ACKNOWLEDGE | VIRTIO_CONFIG_S_DRIVER);
-	features |= BIT(VIRTIO_F_VERSION_1);
-	virtio_accept(d->v, 0, (uint32_t)features);
-	virtio_accept(d->v, 1, (uint32_t)(features >> 32));
-	virtio_set_status(d->v, VIRTIO_CONFIG_S_ACKNOWLEDGE | VIRTIO_CONFIG_S_DRIVER | VIRTIO_CONFIG_S_FEATURES_OK);
-	for (unsigned i = 0; i < queues; i++) {
-		struct virtqueue *q = virtio_queue(d->v, i);
-		gpa_t base = 0x10000 + 0x4000ull * i;
-
-		vdrv_init(&d->q[i], d->mem, ND_RING, packed, features & BIT(VIRTIO_RING_F_EVENT_IDX), false);
-		q->size = ND_RING;
-		q->desc = d->q[i].desc = base;
-		q->driver = d->q[i].driver = base + 0x1000;
-		q->device = d->q[i].device = base + 0x2000;
-		memset(vat(&d->q[i], base), 0, 0x4000);
-		virtio_queue_enable(d->v, i);
-	}
-	virtio_set_status(d->v, VIRTIO_CONFIG_S_ACKNOWLEDGE | VIRTIO_CONFIG_S_DRIVER | VIRTIO_CONFIG_S_FEATURES_OK |
-					VIRTIO_CONFIG_S_DRIVER_OK);
-	pthread_mutex_unlock(&d->io.lock);
+	vd_negotiate(d->v, d->q, queues, features);
 	nd_loop(d);
 }
 
