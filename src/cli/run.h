@@ -14,6 +14,7 @@
 #ifndef CLI_RUN_H
 #define CLI_RUN_H
 
+#include "host/evloop.h"
 #include "host/rundir.h"
 #include "proto/proto.h"
 
@@ -62,6 +63,19 @@ struct run_place {
 	bool held;
 };
 
+/* A shared folder's server, and vsock's connections, live as long as the machine does. */
+struct run_shares {
+	struct run_arg share[PROTO_MAX_SHARES];
+	pid_t pid[PROTO_MAX_SHARES];
+	unsigned started;
+};
+struct run_vsock {
+	struct run_arg vsock;
+	char path[108];                    /* of the listening socket; empty: there is none (yet) */
+	struct ev_source listener, channel;
+	int waiting;                       /* a connection the machine has no room for yet, or -1 */
+};
+
 /* The machine under construction and the files that go with it (fds[i] has role config.role[i]). */
 struct run_request {
 	struct proto_config config;
@@ -72,6 +86,8 @@ struct run_request {
 	struct run_machine machine;
 	struct run_console console;
 	struct run_gdb gdb;
+	struct run_shares shares;
+	struct run_vsock vsock;
 	bool detach;
 	int detached_news;                 /* in a detached process: where to tell of its success, otherwise 0 */
 	struct run_place place;
@@ -99,8 +115,8 @@ struct run_family {
 	const struct run_option *option;                 /* ends with a NULL name */
 	int (*finish)(struct run_request *req);          /* may be NULL; as set() */
 };
-extern const struct run_family run_boot_family, run_disk_family, run_cloud_family, run_machine_family, run_console_family,
-	run_gdb_family;
+extern const struct run_family run_boot_family, run_disk_family, run_cloud_family, run_device_family, run_machine_family,
+	run_console_family, run_gdb_family;
 
 /* --- for the families ------------------------------------------------------------------------------------------------ */
 
@@ -152,6 +168,17 @@ void run_gdb_release(struct run_request *req);
 
 /* run_config.c: applies one configuration file to *req. */
 int run_read_config(struct run_request *req, const struct run_arg *file);
+
+/* run_share.c: --share, the servers. run_share_end() waits for them, a while, after the machine's descriptors are closed. */
+int run_share_set(struct run_request *req, const struct run_arg *arg);
+int run_share_finish(struct run_request *req);
+void run_share_end(struct run_request *req);
+
+/* run_vsock.c: --vsock. Serving means: the machine's requests for connections and those to the listening socket, on the loop. */
+int run_vsock_set(struct run_request *req, const struct run_arg *arg);
+int run_vsock_finish(struct run_request *req);
+int run_vsock_serve(struct run_request *req, struct evloop *loop);
+void run_vsock_end(struct run_request *req);
 
 /* run_place.c: claims the name and makes the control socket. 0 or a status, the error printed. */
 int run_take_place(struct run_request *req);

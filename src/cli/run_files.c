@@ -184,6 +184,8 @@ void run_release(struct run_request *req)
 	for (unsigned i = 0; i < req->config.nfds; i++)
 		close(req->fds[i]);
 	req->config.nfds = 0;
+	run_share_end(req);
+	run_vsock_end(req);
 	run_gdb_release(req);
 	while (req->texts) {
 		struct run_text *t = req->texts;

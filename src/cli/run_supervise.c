@@ -35,8 +35,9 @@ struct supervisor {
 	int sigfd;
 	bool tty;            /* standard input is a terminal we may set */
 	bool stopping;
-	bool silent;         /* the channel has ended */
 	struct termios saved;
+	struct evloop loop;
+	struct ev_source signals, channel;
 };
 
 static void command(struct supervisor *s, enum proto_type type)
@@ -139,34 +140,54 @@ static void on_signal(struct supervisor *s, int sig)
 }
 
 /* The machine says that it runs, or has ended, in which case SIGCHLD follows. */
-static void on_channel(struct supervisor *s)
+static void on_channel(void *opaque, short revents)
 {
+	struct supervisor *s = opaque;
+
+	(void)revents;
 	if (proto_recv_command(s->sock) == PROTO_RUNNING)
 		run_is_running(s->req);
 	else
-		s->silent = true;
+		s->channel.events = 0;
+}
+
+static void on_signals(void *opaque, short revents)
+{
+	struct supervisor *s = opaque;
+	struct signalfd_siginfo si;
+
+	(void)revents;
+	if (read(s->sigfd, &si, sizeof(si)) == sizeof(si))
+		on_signal(s, (int)si.ssi_signo);
+}
+
+static int watch(struct supervisor *s)
+{
+	int ret;
+
+	s->signals = (struct ev_source){.fd = s->sigfd, .events = POLLIN, .ready = on_signals, .opaque = s};
+	s->channel = (struct ev_source){.fd = s->sock, .events = POLLIN, .ready = on_channel, .opaque = s};
+	evloop_init(&s->loop);
+	ret = evloop_add(&s->loop, &s->signals);
+	if (ret == 0)
+		ret = evloop_add(&s->loop, &s->channel);
+	return ret ? ret : run_vsock_serve(s->req, &s->loop);
 }
 
 /* Runs until the process has ended; its wait status. */
 static int mind(struct supervisor *s)
 {
-	struct signalfd_siginfo si;
 	int status;
 	pid_t pid;
 
 	for (;;) {
-		struct pollfd p[] = {{.fd = s->sigfd, .events = POLLIN}, {.fd = s->silent ? -1 : s->sock, .events = POLLIN}};
-
 		pid = waitpid(s->pid, &status, WNOHANG);
 		if (pid == s->pid)
 			return status;
 		if (pid < 0 && errno != EINTR)
 			return STATUS_MONITOR << 8;
-		(void)poll(p, 2, -1);
-		if (p[1].revents)
-			on_channel(s);
-		if (p[0].revents && read(s->sigfd, &si, sizeof(si)) == sizeof(si))
-			on_signal(s, (int)si.ssi_signo);
+		if (evloop_wait(&s->loop, -1) < 0)
+			return STATUS_MONITOR << 8;
 	}
 }
 
@@ -217,7 +238,7 @@ int run_supervise(struct run_request *req)
 	if (ret == 0) {
 		/* Failing to hand over means that the process has ended, which mind() is about to see. */
 		(void)hand_over(&s);
-		status = mind(&s);
+		status = watch(&s) == 0 ? mind(&s) : STATUS_MONITOR << 8;
 		if (s.tty)
 			tty_restore(STDIN_FILENO, &s.saved);
 		ret = exit_status(&s, status);

@@ -51,6 +51,8 @@ static int serve(const struct share_start *start, int dir)
 		log_error("cannot install the system call filter: %s; a kernel with seccomp is needed", strerror(-ret));
 		return STATUS_START;
 	}
+	if (share_send_ready(SPAWN_CHANNEL_FD) < 0)
+		return STATUS_MONITOR;
 	return fs_server_run(server) < 0 ? STATUS_MONITOR : STATUS_POWEROFF;
 }
 

@@ -278,7 +278,7 @@ static struct fs_node *node_new(struct fs_nodes *t, struct fs_node *dir, const c
 	n->hash_next = *bucket(t, n->dev, n->ino);
 	*bucket(t, n->dev, n->ino) = n;
 	t->slot[n->id] = n;
-	t->generation++;
+	n->generation = ++t->generation;
 	return n;
 }
 

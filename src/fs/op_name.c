@@ -18,7 +18,7 @@
 void fs_entry_fill(const struct fs *fs, const struct fs_node *n, const struct stat *st, struct fuse_entry_out *e)
 {
 	*e = (struct fuse_entry_out){
-		.nodeid = n->id, .generation = fs->nodes.generation, .entry_valid = FS_VALID_SEC, .attr_valid = FS_VALID_SEC};
+		.nodeid = n->id, .generation = n->generation, .entry_valid = FS_VALID_SEC, .attr_valid = FS_VALID_SEC};
 	fs_attr_fill(fs, st, &e->attr);
 }
 

@@ -27,6 +27,7 @@
  */
 struct fs_node {
 	uint64_t id;
+	uint64_t generation;              /* tells apart nodes that have the same id one after the other; constant */
 	dev_t dev;
 	ino_t ino;
 	mode_t type;

@@ -29,7 +29,7 @@ struct fs_server {
 	struct fs *fs;
 	int sock;
 	pthread_mutex_t reading, writing;
-	sem_t go, ended;
+	sem_t begun, go, ended;
 	int result;             /* under `reading`: 0, or why no more frames are read */
 	struct fs_worker worker[FS_THREADS];
 };
@@ -93,6 +93,12 @@ static int answer(struct fs_worker *w, const struct share_request *q, int bytes)
 	return ret;
 }
 
+static void wait_for(sem_t *sem)
+{
+	while (sem_wait(sem) < 0)
+		; /* a signal */
+}
+
 static void *work(void *arg)
 {
 	struct fs_worker *w = arg;
@@ -100,9 +106,8 @@ static void *work(void *arg)
 	struct share_request q;
 	int ret;
 
-	/* The filter is for all threads, and comes after they exist and before they do anything. */
-	while (sem_wait(&s->go) < 0)
-		;
+	sem_post(&s->begun);
+	wait_for(&s->go);
 	for (;;) {
 		pthread_mutex_lock(&s->reading);
 		ret = take(w, &q);
@@ -136,6 +141,7 @@ struct fs_server *fs_server_create(struct fs *fs, int sock)
 	s->sock = sock;
 	pthread_mutex_init(&s->reading, NULL);
 	pthread_mutex_init(&s->writing, NULL);
+	sem_init(&s->begun, 0, 0);
 	sem_init(&s->go, 0, 0);
 	sem_init(&s->ended, 0, 0);
 	for (unsigned i = 0; i < FS_THREADS; i++) {
@@ -147,6 +153,8 @@ struct fs_server *fs_server_create(struct fs *fs, int sock)
 		/* What has been made stays: the process ends on failure. */
 		if (!w->in || !w->out || pthread_create(&w->thread, NULL, work, w))
 			return NULL;
+		/* libc makes calls of its own before the thread's first line, which the filter would not allow. */
+		wait_for(&s->begun);
 	}
 	return s;
 }
@@ -155,7 +163,6 @@ int fs_server_run(struct fs_server *s)
 {
 	for (unsigned i = 0; i < FS_THREADS; i++)
 		sem_post(&s->go);
-	while (sem_wait(&s->ended) < 0)
-		;
+	wait_for(&s->ended);
 	return s->result;
 }

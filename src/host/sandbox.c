@@ -97,8 +97,8 @@ unsigned sandbox_enter(uint32_t namespaces)
  * outside this process. */
 static const int plain_calls[] = {
 	SCMP_SYS(read), SCMP_SYS(write), SCMP_SYS(readv), SCMP_SYS(writev), SCMP_SYS(pread64), SCMP_SYS(pwrite64), SCMP_SYS(io_uring_enter),
-	SCMP_SYS(close), SCMP_SYS(fstat), SCMP_SYS(lseek), SCMP_SYS(ftruncate), SCMP_SYS(fallocate), SCMP_SYS(fdatasync),
-	SCMP_SYS(accept4), SCMP_SYS(poll), SCMP_SYS(ppoll), SCMP_SYS(epoll_wait), SCMP_SYS(epoll_pwait), SCMP_SYS(epoll_ctl),
+	SCMP_SYS(close), SCMP_SYS(shutdown), SCMP_SYS(fstat), SCMP_SYS(lseek), SCMP_SYS(ftruncate), SCMP_SYS(fallocate),
+	SCMP_SYS(fdatasync), SCMP_SYS(accept4), SCMP_SYS(poll), SCMP_SYS(ppoll), SCMP_SYS(epoll_wait), SCMP_SYS(epoll_pwait), SCMP_SYS(epoll_ctl),
 	SCMP_SYS(timerfd_settime), SCMP_SYS(clock_gettime), SCMP_SYS(clock_nanosleep), SCMP_SYS(nanosleep),
 	SCMP_SYS(gettimeofday), SCMP_SYS(time), SCMP_SYS(futex), SCMP_SYS(sched_yield), SCMP_SYS(membarrier), SCMP_SYS(rseq),
 	SCMP_SYS(madvise), SCMP_SYS(munmap), SCMP_SYS(brk), SCMP_SYS(mincore),
@@ -161,7 +161,13 @@ static int allow_peer(scmp_filter_ctx ctx)
 				SCMP_A2_32(SCMP_CMP_EQ, SO_PEERCRED));
 }
 
-static int seal(const int *calls, size_t n, int tty)
+/* Descriptors come from doppel alone, through the one socket it has made for that. */
+static int allow_rights(scmp_filter_ctx ctx, int sock)
+{
+	return sock < 0 ? 0 : seccomp_rule_add(ctx, SCMP_ACT_ALLOW, SCMP_SYS(recvmsg), 1, SCMP_A0_32(SCMP_CMP_EQ, (uint32_t)sock));
+}
+
+static int seal(const int *calls, size_t n, int tty, int rights)
 {
 	scmp_filter_ctx ctx;
 	int ret = -ENOMEM;
@@ -186,17 +192,19 @@ static int seal(const int *calls, size_t n, int tty)
 	if (ret == 0)
 		ret = allow_peer(ctx);
 	if (ret == 0)
+		ret = allow_rights(ctx, rights);
+	if (ret == 0)
 		ret = seccomp_load(ctx);
 	seccomp_release(ctx);
 	return ret;
 }
 
-int sandbox_seal(int tty)
+int sandbox_seal(int tty, int rights)
 {
-	return seal(plain_calls, nitems(plain_calls), tty);
+	return seal(plain_calls, nitems(plain_calls), tty, rights);
 }
 
 int sandbox_seal_calls(const int *calls, size_t n)
 {
-	return seal(calls, n, -1);
+	return seal(calls, n, -1, -1);
 }

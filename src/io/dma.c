@@ -48,6 +48,16 @@ int io_dma_map(struct mem *m, struct io_dma *d, gpa_t gpa, uint64_t len, bool wr
 	return 0;
 }
 
+int io_dma_note(struct io_dma *d, gpa_t gpa, uint64_t len)
+{
+	if (d->n == d->max)
+		return -E2BIG;
+	d->iov[d->n] = (struct iovec){.iov_len = len};
+	d->gpa[d->n++] = gpa;
+	d->bytes += len;
+	return 0;
+}
+
 /* Finds where byte `off` lies; false past the end. */
 static bool io_dma_seek(const struct io_dma *d, uint64_t *off, unsigned *piece)
 {

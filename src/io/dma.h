@@ -28,6 +28,9 @@ struct io_dma {
  * kind, -E2BIG if the list is full; the list then holds an unspecified part of it. Neighbours join. */
 int io_dma_map(struct mem *m, struct io_dma *d, gpa_t gpa, uint64_t len, bool write);
 
+/* Appends a stretch by its address alone: iov_base is NULL. For devices that act on memory without looking into it. -E2BIG. */
+int io_dma_note(struct io_dma *d, gpa_t gpa, uint64_t len);
+
 /* Copies from / to the pieces, starting `off` bytes into the list; returns the bytes copied, fewer at the end of the list. */
 size_t io_dma_read(const struct io_dma *d, uint64_t off, void *buf, size_t len);
 size_t io_dma_write(struct mem *m, const struct io_dma *d, uint64_t off, const void *buf, size_t len);

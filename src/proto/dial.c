@@ -7,11 +7,15 @@
 #include <errno.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <unistd.h>
 
 int dial_send(int sock, enum dial_type type, uint32_t id, uint32_t arg, int fd)
 {
 	struct dial_message m = {.magic = DIAL_MAGIC, .type = type, .id = id, .arg = arg};
 
+	/* The machine may write, but not send: it has no descriptors to give. */
+	if (fd < 0)
+		return write(sock, &m, sizeof(m)) == sizeof(m) ? 0 : -errno;
 	return proto_send_fds(sock, &m, sizeof(m), &fd, fd >= 0, MSG_DONTWAIT);
 }
 

@@ -26,7 +26,7 @@ struct dial_message {
 	uint32_t arg;    /* port, or errno */
 };
 
-/* Sends one message, with a descriptor unless fd < 0. 0, -EAGAIN if there is no room, or -errno. Never blocks. */
+/* Sends one message, with a descriptor unless fd < 0. 0, -EAGAIN if there is no room, or -errno. The sockets do not block. */
 int dial_send(int sock, enum dial_type type, uint32_t id, uint32_t arg, int fd);
 /* Receives one if there is one. 0, -EAGAIN, -ENOTCONN, -EPROTO (no descriptor is then left open). *fd: -1 if none came. */
 int dial_recv(int sock, struct dial_message *m, int *fd);

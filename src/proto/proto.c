@@ -81,6 +81,7 @@ static bool roles_ok(const struct proto_config *cfg)
 	return count[PROTO_FD_KERNEL] <= 1 && count[PROTO_FD_INITRD] <= 1 && count[PROTO_FD_STATS] <= 1 &&
 	       count[PROTO_FD_CONTROL] <= 1 && count[PROTO_FD_LOCK] <= 1 &&
 	       count[PROTO_FD_MODULE] == cfg->nmodules && count[PROTO_FD_DISK] == cfg->ndisk_files &&
+	       count[PROTO_FD_SHARE] == cfg->nshares && count[PROTO_FD_DIAL] == (cfg->vsock_cid ? 1u : 0u) &&
 	       count[PROTO_FD_SERIAL] == (cfg->serial == PROTO_SERIAL_FILE ? 1u : 0u);
 }
 
@@ -104,12 +105,23 @@ static bool disks_ok(const struct proto_config *cfg)
 	return files == cfg->ndisk_files;
 }
 
+/* 5.11.4, 5.10.4: tags of at most 36 bytes; context identifiers below 3 and the highest are reserved. */
+static bool shares_ok(const struct proto_config *cfg)
+{
+	if (cfg->nshares > PROTO_MAX_SHARES || (cfg->vsock_cid && (cfg->vsock_cid < 3 || cfg->vsock_cid == UINT32_MAX)))
+		return false;
+	for (unsigned i = 0; i < cfg->nshares; i++)
+		if (!cfg->share[i][0] || !terminated(cfg->share[i], 37))
+			return false;
+	return true;
+}
+
 int proto_config_check(const struct proto_config *cfg, size_t size, unsigned nfds)
 {
 	if (size != sizeof(*cfg) || !header_ok(&cfg->h, size) || cfg->h.type != PROTO_CONFIG)
 		return -EPROTO;
 	if (cfg->nfds != nfds || nfds > PROTO_MAX_FDS || cfg->nmodules > PROTO_MAX_MODULES ||
-	    cfg->serial > PROTO_SERIAL_FILE || !roles_ok(cfg) || !disks_ok(cfg))
+	    cfg->serial > PROTO_SERIAL_FILE || !roles_ok(cfg) || !disks_ok(cfg) || !shares_ok(cfg))
 		return -EPROTO;
 	if (cfg->memory == 0 || cfg->memory % (2u << 20) || cfg->cpus == 0 || cfg->cpus > PROTO_MAX_CPUS)
 		return -EPROTO;

@@ -23,7 +23,8 @@
 #define PROTO_MAX_CPUS 16
 #define PROTO_MAX_DISKS 16
 #define PROTO_MAX_DISK_FILES 64   /* of all disks together */
-#define PROTO_MAX_FDS (PROTO_MAX_MODULES + PROTO_MAX_DISK_FILES + 7)
+#define PROTO_MAX_SHARES 8
+#define PROTO_MAX_FDS (PROTO_MAX_MODULES + PROTO_MAX_DISK_FILES + PROTO_MAX_SHARES + 8)
 
 enum proto_type { PROTO_CONFIG = 1, PROTO_PAUSE, PROTO_RESUME, PROTO_STOP, PROTO_SHARE_START, PROTO_RUNNING };
 
@@ -42,6 +43,7 @@ enum proto_flag {
 	PROTO_F_GDB_WAIT = 16,   /* run nothing until a debugger says go; PROTO_FD_GDB is where it connects to */
 	PROTO_F_TTY = 8,      /* standard input is a terminal in raw mode; `termios` is how to leave it */
 	PROTO_F_VIRTIO_MMIO = 16, /* virtio devices on MMIO instead of PCI */
+	PROTO_F_NO_BALLOON = 32,
 };
 
 enum proto_serial { PROTO_SERIAL_STDIO, PROTO_SERIAL_NONE, PROTO_SERIAL_FILE };
@@ -52,7 +54,9 @@ enum proto_fd_role {
 	PROTO_FD_GDB,
 	PROTO_FD_CONTROL,    /* listening socket */
 	PROTO_FD_LOCK,       /* to be kept open, no more: the name is taken while somebody has it */
-	PROTO_FD_LAST = PROTO_FD_LOCK,
+	PROTO_FD_SHARE,  /* stream to the server of a shared folder (share.h), in the order of `share` */
+	PROTO_FD_DIAL,   /* where connections for vsock come from (dial.h) */
+	PROTO_FD_LAST = PROTO_FD_DIAL,
 };
 
 enum proto_disk_flag { PROTO_DISK_RDONLY = 1 };
@@ -81,6 +85,8 @@ struct proto_config {
 	uint32_t nmodules;
 	uint32_t ndisks;
 	uint32_t ndisk_files;
+	uint32_t nshares;
+	uint32_t vsock_cid;                   /* 0: no vsock */
 	uint8_t role[PROTO_MAX_FDS];          /* enum proto_fd_role */
 	char engine[16];
 	char name[64];
@@ -90,6 +96,7 @@ struct proto_config {
 	char module[PROTO_MAX_MODULES][512];  /* "file args": the module's command line */
 	struct proto_disk disk[PROTO_MAX_DISKS];
 	struct proto_disk_file disk_file[PROTO_MAX_DISK_FILES];
+	char share[PROTO_MAX_SHARES][40];     /* tags, 1 to 36 bytes */
 	struct termios termios;
 };
 

@@ -5,8 +5,10 @@
 #include "proto/share.h"
 
 #include <errno.h>
+#include <poll.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <unistd.h>
 
 int share_send_start(int sock, struct share_start *start, int dir)
 {
@@ -30,4 +32,21 @@ int share_recv_start(int sock, struct share_start *start, int *dir)
 	}
 	*dir = fds[0];
 	return 0;
+}
+
+int share_send_ready(int sock)
+{
+	const struct share_reply r = {.magic = SHARE_MAGIC, .tag = SHARE_READY};
+
+	return write(sock, &r, sizeof(r)) == sizeof(r) ? 0 : -errno;
+}
+
+int share_await_ready(int sock)
+{
+	struct pollfd p = {.fd = sock, .events = POLLIN};
+	struct share_reply r;
+
+	if (poll(&p, 1, 20000) != 1)
+		return -ETIMEDOUT;
+	return read(sock, &r, sizeof(r)) == sizeof(r) && r.magic == SHARE_MAGIC && r.tag == SHARE_READY ? 0 : -ENOTCONN;
 }

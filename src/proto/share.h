@@ -3,6 +3,7 @@
  * Between a machine and the server of one of its shared folders (doppel-fs): a stream socket.
  *
  *   doppel    -> doppel-fs   START (once, first, with the directory's descriptor), on the end that doppel-vm gets afterwards
+ *   doppel-fs -> doppel      READY: a reply head with tag SHARE_READY
  *   doppel-vm -> doppel-fs   a request head, then `in` bytes: one FUSE message as the guest wrote it
  *   doppel-fs -> doppel-vm   a reply head, then `bytes` bytes, in any order; every request gets one, bytes may be 0
  *
@@ -17,6 +18,7 @@
 /* The largest FUSE message: 1 MiB of data and its headers; whole pages, so that the data of a write lands aligned. */
 #define SHARE_MAX_MESSAGE ((1u << 20) + 4096u)
 #define SHARE_MAGIC 0x53464f44u /* "DOFS" */
+#define SHARE_READY 0xffffffffu
 
 struct share_request {
 	uint32_t magic;
@@ -42,6 +44,9 @@ struct share_start {
 
 /* 0 or -errno. */
 int share_send_start(int sock, struct share_start *start, int dir);
+/* doppel-fs: the folder is being served. doppel: waits for that, at most 20 s; -ENOTCONN if the server has given up (and said why). */
+int share_send_ready(int sock);
+int share_await_ready(int sock);
 /* 0, -ENOTCONN at end of file, -EPROTO if anything is not as it must be (no descriptor is then left open). */
 int share_recv_start(int sock, struct share_start *start, int *dir);
 

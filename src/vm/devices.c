@@ -10,7 +10,9 @@
 #include <string.h>
 
 #include "dev/virtio/blk.h"
+#include "dev/virtio/fs.h"
 #include "dev/virtio/rng.h"
+#include "dev/virtio/vsock.h"
 #include "vm/vm.h"
 
 static const char *add(struct vm *vm, const char *name, int err, struct virtio_dev *dev)
@@ -43,6 +45,30 @@ static const char *add_disk(struct vm *vm, unsigned i)
 	return NULL;
 }
 
+static const char *add_share(struct vm *vm, unsigned i)
+{
+	struct virtio_fs_options opt = {.sock = vm->share_fd[i], .loop = &vm->loop};
+	struct virtio_dev *dev = NULL;
+	int err;
+
+	memcpy(opt.tag, vm->config->share[i], sizeof(opt.tag));
+	snprintf(vm->share_name[i], sizeof(vm->share_name[i]), "share%u", i);
+	err = virtio_fs_create(&vm->io, &opt, &dev);
+	return add(vm, vm->share_name[i], err, dev);
+}
+
+static const char *add_vsock(struct vm *vm)
+{
+	const struct virtio_vsock_options opt = {.cid = vm->config->vsock_cid, .dial = vm->dial_fd, .loop = &vm->loop};
+	struct virtio_dev *dev = NULL;
+	int err;
+
+	if (!opt.cid)
+		return NULL;
+	err = virtio_vsock_create(&vm->io, &opt, &dev);
+	return add(vm, "vsock", err, dev);
+}
+
 const char *vm_devices_create(struct vm *vm)
 {
 	struct virtio_dev *rng = NULL;
@@ -51,6 +77,10 @@ const char *vm_devices_create(struct vm *vm)
 
 	for (unsigned i = 0; !err && i < vm->ndisks; i++)
 		err = add_disk(vm, i);
+	for (unsigned i = 0; !err && i < vm->nshares; i++)
+		err = add_share(vm, i);
+	if (!err)
+		err = add_vsock(vm);
 	if (err)
 		return err;
 	ret = virtio_rng_create(&vm->io, &rng);

@@ -69,6 +69,12 @@ static int take_files(struct vm *vm, const int *fds)
 		case PROTO_FD_CONTROL:
 			vm->control_fd = fds[i];
 			break;
+		case PROTO_FD_SHARE:
+			vm->share_fd[vm->nshares++] = fds[i];
+			break;
+		case PROTO_FD_DIAL:
+			vm->dial_fd = fds[i];
+			break;
 		}
 	}
 	return serial;
@@ -165,7 +171,7 @@ const char *machine_create(struct vm *vm, struct proto_config *config, const int
 	const char *err;
 
 	vm->config = config;
-	vm->stats_fd = vm->gdb_fd = vm->control_fd = -1;
+	vm->stats_fd = vm->gdb_fd = vm->control_fd = vm->dial_fd = -1;
 	vm->kernel.fd = -1;
 	vm->notify_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	vm->timer_fd = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);

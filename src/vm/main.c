@@ -160,7 +160,7 @@ static int run(struct vm *vm)
 		return STATUS_START;
 	}
 	vm_stats_init(vm);
-	ret = sandbox_seal(vm->console.tty ? STDIN_FILENO : -1);
+	ret = sandbox_seal(vm->console.tty ? STDIN_FILENO : -1, vm->dial_fd);
 	if (ret < 0 && ret != -ENOSYS) {
 		log_error("cannot install the system call filter: %s; a kernel with seccomp is needed", strerror(-ret));
 		return STATUS_START;

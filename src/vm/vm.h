@@ -91,6 +91,10 @@ struct vm {
 	unsigned ndisks;
 	struct stats_source disk_stats[PROTO_MAX_DISKS];
 	char disk_name[PROTO_MAX_DISKS][16];
+	int share_fd[PROTO_MAX_SHARES];   /* to the servers of shared folders */
+	unsigned nshares;
+	char share_name[PROTO_MAX_SHARES][16];
+	int dial_fd;                      /* where connections for vsock come from; -1: no vsock */
 
 	struct vm_clock clock;
 	struct console console;

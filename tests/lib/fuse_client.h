@@ -28,6 +28,7 @@ struct client {
 	uint8_t *in, *out;
 	size_t len;              /* of the message under construction */
 	uint64_t unique;
+	uint64_t generation;     /* of the node looked up last */
 	int reply;               /* bytes behind the header, after client_send() */
 };
 
@@ -133,6 +134,7 @@ static inline int client_lookup(struct client *c, uint64_t dir, const char *name
 	if (!err) {
 		memcpy(&e, client_data(c), sizeof(e));
 		*node = e.nodeid;
+		c->generation = e.generation;
 	}
 	return err;
 }

@@ -140,7 +140,10 @@ static int chain_add(struct virtqueue *q, struct virtqueue_chain *c, const struc
 	}
 	if (d->len > q->max_bytes - c->r.bytes - (*writing ? c->w.bytes : 0))
 		return bad(q, -E2BIG, "a chain longer than the device takes");
-	err = io_dma_map(q->mem, write ? &c->w : &c->r, d->addr, d->len, write);
+	if (q->unmapped)
+		err = io_dma_note(write ? &c->w : &c->r, d->addr, d->len);
+	else
+		err = io_dma_map(q->mem, write ? &c->w : &c->r, d->addr, d->len, write);
 	if (err == -E2BIG)
 		return bad(q, err, "a chain of more pieces than the device takes");
 	return err ? bad(q, err, "a descriptor of what is not memory") : 0;
@@ -410,7 +413,7 @@ static int packed_set_kicks(struct virtqueue *q, bool on)
 void virtqueue_reset(struct virtqueue *q)
 {
 	*q = (struct virtqueue){
-		.mem = q->mem, .size = q->size_max, .size_max = q->size_max, .max_bytes = q->max_bytes,
+		.mem = q->mem, .size = q->size_max, .size_max = q->size_max, .max_bytes = q->max_bytes, .unmapped = q->unmapped,
 		.chains = q->chains, .kicks = q->kicks, .signals = q->signals, .avail_wrap = true, .used_wrap = true,
 	};
 }

@@ -40,6 +40,7 @@ struct virtqueue {
 	uint16_t unsignalled;     /* given back since the last signal: entries (split), slots (packed) */
 	bool signal_always;       /* more than can be counted */
 	uint64_t max_bytes;       /* of one chain; set by the device */
+	bool unmapped;            /* likewise: pieces have guest addresses and lengths only, and need not be memory */
 	uint64_t chains, kicks, signals;   /* statistics */
 };
 
@@ -58,7 +59,7 @@ struct virtqueue_chain {
 int virtqueue_chain_init(struct virtqueue_chain *c, unsigned max);
 void virtqueue_chain_fini(struct virtqueue_chain *c);
 
-/* Power-on state: not enabled, size at its maximum, no addresses. mem, size_max and max_bytes stay. */
+/* Power-on state: not enabled, size at its maximum, no addresses. What the device has set stays. */
 void virtqueue_reset(struct virtqueue *q);
 /* Takes the queue into use as programmed. -EINVAL if size or alignment are not as the specification says. */
 int virtqueue_enable(struct virtqueue *q);

@@ -253,10 +253,57 @@ static void test_many_files(void **state)
 	client_stop(&c);
 }
 
+/* What `rm -r` does: entries go while the directory is being read. Each is seen once all the same. */
+static void test_remove_while_reading(void **state)
+{
+	struct client c;
+	uint64_t fh = 0, dir = 0, off = 0;
+	unsigned seen = 0;
+	char path[256], name[32];
+
+	(void)state;
+	start(&c);
+	client_path(&c, path, "d");
+	assert_int_equal(mkdir(path, 0755), 0);
+	for (unsigned i = 0; i < 300; i++) {
+		snprintf(name, sizeof(name), "f%u", i);
+		client_file(path, name, "");
+	}
+	assert_int_equal(client_lookup(&c, 1, "d", &dir), 0);
+	assert_int_equal(client_open(&c, FUSE_OPENDIR, dir, 0, &fh), 0);
+	for (;;) {
+		static uint8_t batch[4096];
+		size_t len, at = 0;
+
+		assert_int_equal(client_read(&c, FUSE_READDIR, fh, off, 1000), 0);
+		if (!c.reply)
+			break;
+		len = (size_t)c.reply;
+		memcpy(batch, client_data(&c), len);
+		while (at < len) {
+			struct fuse_dirent d;
+
+			memcpy(&d, batch + at, FUSE_NAME_OFFSET);
+			memcpy(name, batch + at + FUSE_NAME_OFFSET, d.namelen);
+			name[d.namelen] = 0;
+			off = d.off;
+			at += FUSE_DIRENT_SIZE(&d);
+			if (name[0] == '.')
+				continue;
+			seen++;
+			client_begin(&c, FUSE_UNLINK, dir);
+			client_name(&c, name);
+			assert_int_equal(client_send(&c), 0);
+		}
+	}
+	assert_int_equal(seen, 300);
+	client_stop(&c);
+}
+
 static void test_forget_frees(void **state)
 {
 	struct client c;
-	uint64_t a = 0, b = 0, again = 0;
+	uint64_t a = 0, b = 0, again = 0, generation;
 	char path[256];
 
 	(void)state;
@@ -265,9 +312,15 @@ static void test_forget_frees(void **state)
 	assert_int_equal(mkdir(path, 0755), 0);
 	client_file(path, "b", "");
 	assert_int_equal(client_lookup(&c, 1, "a", &a), 0);
+	generation = c.generation;
 	assert_int_equal(client_lookup(&c, a, "b", &b), 0);
 	assert_int_equal(client_lookup(&c, a, "b", &again), 0);
 	assert_int_equal(b, again);
+	/* Number and generation are the node's as long as it lives: Linux discards an inode whose generation changes. */
+	assert_int_equal(client_lookup(&c, 1, "a", &again), 0);
+	assert_int_equal(again, a);
+	assert_int_equal(c.generation, generation);
+	client_forget(&c, a, 1);
 	/* A directory stays while something in it is known. */
 	client_forget(&c, a, 1);
 	assert_int_equal(client_lookup(&c, a, "b", &again), 0);
@@ -360,7 +413,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_read_write), cmocka_unit_test(test_names_stay_inside),
-		cmocka_unit_test(test_only_files_are_opened), cmocka_unit_test(test_numbers), cmocka_unit_test(test_many_files),
+		cmocka_unit_test(test_only_files_are_opened), cmocka_unit_test(test_numbers), cmocka_unit_test(test_many_files), cmocka_unit_test(test_remove_while_reading),
 		cmocka_unit_test(test_forget_frees), cmocka_unit_test(test_read_only), cmocka_unit_test(test_attributes),
 	};
 
