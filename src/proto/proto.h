@@ -40,10 +40,9 @@ enum proto_flag {
 	PROTO_F_DEBUG_EXIT = 1,
 	PROTO_F_NO_REBOOT = 2,
 	PROTO_F_CHECK = 4,    /* load everything, run nothing */
-	PROTO_F_GDB_WAIT = 16,   /* run nothing until a debugger says go; PROTO_FD_GDB is where it connects to */
 	PROTO_F_TTY = 8,      /* standard input is a terminal in raw mode; `termios` is how to leave it */
 	PROTO_F_VIRTIO_MMIO = 16, /* virtio devices on MMIO instead of PCI */
-	PROTO_F_NO_BALLOON = 32,
+	PROTO_F_GDB_WAIT = 32,   /* run nothing until a debugger says go; PROTO_FD_GDB is where it connects to */
 };
 
 enum proto_serial { PROTO_SERIAL_STDIO, PROTO_SERIAL_NONE, PROTO_SERIAL_FILE };
