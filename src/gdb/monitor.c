@@ -38,8 +38,17 @@ static void help(struct gdb *g, const char *args, struct answer *a);
 
 static void info_registers(struct gdb *g, const char *args, struct answer *a)
 {
-	(void)args;
-	a->len += vcpu_format(g->c.vcpu[g->cur_g], a->text + a->len, a->size - a->len);
+	unsigned long n = g->cur_g;
+	char *end;
+
+	if (*args) {
+		n = strtoul(args, &end, 10);
+		if (*args < '0' || *args > '9' || *end || n >= g->c.ncpus) {
+			say(a, "info registers takes a CPU from 0 to %u\n", g->c.ncpus - 1);
+			return;
+		}
+	}
+	a->len += vcpu_format(g->c.vcpu[n], a->text + a->len, a->size - a->len);
 }
 
 static void info_cpus(struct gdb *g, const char *args, struct answer *a)
@@ -106,7 +115,8 @@ static const struct monitor {
 	void (*fn)(struct gdb *g, const char *args, struct answer *a);
 } list[] = {
 	{"help", "this list", help},
-	{"info registers", "the whole state of the CPU chosen", info_registers},
+	/* gdb tells of the thread chosen only when it reads registers: after `info threads` it is the last one. */
+	{"info registers", "[CPU]: its whole state; without a number, of the CPU that gdb has looked at last", info_registers},
 	{"info cpus", "a line for each CPU", info_cpus},
 	{"gva2gpa", "ADDR: where a virtual address leads", info_page},
 	{"xp", "ADDR [BYTES]: physical memory", examine_physical},

@@ -68,6 +68,7 @@ static inline int gbed_setup(void **state)
 		assert_int_equal(bed_setup(&s), 0);
 		b->cpu[i] = s;
 		b->vcpu[i] = b->cpu[i]->v;
+		b->vcpu[i]->index = i;
 		bed_long(b->cpu[i]);
 	}
 	c.mem = b->cpu[0]->fx.m;

@@ -291,6 +291,9 @@ static void monitoring(void **state)
 	gbed_connect(b);
 	assert_true(monitor(b, "help", "info registers"));
 	assert_true(monitor(b, "info registers", "vcpu 0: 64-bit cpl 0"));
+	assert_true(monitor(b, "info registers 1", "vcpu 1: 64-bit cpl 0"));
+	assert_true(monitor(b, "info registers 2", "from 0 to 1"));
+	assert_true(monitor(b, "info registers x", "from 0 to 1"));
 	assert_true(monitor(b, "info cpus", "CPU#1"));
 	fx_put(&b->cpu[0]->fx, 0x8000, 4, 0x44332211);
 	assert_true(monitor(b, "xp 0x8000 4", "0000000000008000: 11 22 33 44\n"));
