@@ -101,7 +101,7 @@ static void run_one(struct fuzz *f, const uint8_t *bytes, size_t size, bool back
 	check(f, QCOW2_REPAIR_NONE);
 	if (next(f) % 4 == 0)
 		check(f, next(f) % 2 ? QCOW2_REPAIR_ALL : QCOW2_REPAIR_LEAKS);
-	if (block_open(&b, NULL, file, backing ? 2 : 1, (next(f) % 4 ? 0 : BLOCK_RDONLY) | (next(f) % 2 ? BLOCK_TINY_CACHE : 0), &err) < 0)
+	if (block_open(&b, NULL, file, backing ? 2 : 1, (next(f) % 4 ? 0 : BLOCK_RDONLY) | (next(f) % 16 ? BLOCK_TINY_CACHE : 0), &err) < 0)
 		return;
 	f->opened++;
 	use(f, b);
@@ -198,6 +198,8 @@ int main(int argc, char **argv)
 			size = 512 + next(&f) % size;
 		run_one(&f, image, size < s->size ? size : s->size, s->backing);
 	}
+	for (size_t i = 0; i < nitems(seed); i++)
+		free(seed[i].bytes);
 	printf("%lu images, %lu opened, %lu checks to the end, %lu writes, %lu refused\n", runs, f.opened, f.checked, f.writes, f.refused);
 	return f.opened == 0 || f.checked == 0 || (runs > 100 && f.opened == runs);
 }

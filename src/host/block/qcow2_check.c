@@ -359,7 +359,8 @@ static int run_check(struct check *c, enum qcow2_repair repair)
 
 int qcow2_check(const struct block_file *file, enum qcow2_repair repair, struct qcow2_check *result, struct block_error *err)
 {
-	unsigned flags = BLOCK_REPAIR | BLOCK_NO_BACKING | (repair == QCOW2_REPAIR_NONE ? BLOCK_RDONLY : 0);
+	/* Tables are read once, in order: caching them is of no use. */
+	unsigned flags = BLOCK_TINY_CACHE | BLOCK_REPAIR | BLOCK_NO_BACKING | (repair == QCOW2_REPAIR_NONE ? BLOCK_RDONLY : 0);
 	struct check c = {.result = result};
 	struct block_node *n;
 	size_t bytes;
