@@ -51,6 +51,11 @@ struct run_cloud {
 	unsigned nkeys;
 };
 
+struct run_nets {
+	struct run_arg net[PROTO_MAX_NETS];
+	bool none;
+};
+
 struct run_gdb {
 	struct run_arg where;
 	const char *path;                  /* socket file that we have made: removed at the end */
@@ -83,6 +88,7 @@ struct run_request {
 	struct run_boot boot;
 	struct run_disks disks;
 	struct run_cloud cloud;
+	struct run_nets nets;
 	struct run_machine machine;
 	struct run_console console;
 	struct run_gdb gdb;
@@ -116,7 +122,7 @@ struct run_family {
 	int (*finish)(struct run_request *req);          /* may be NULL; as set() */
 };
 extern const struct run_family run_boot_family, run_disk_family, run_cloud_family, run_device_family, run_machine_family,
-	run_console_family, run_gdb_family;
+	run_console_family, run_gdb_family, run_net_family;
 
 /* --- for the families ------------------------------------------------------------------------------------------------ */
 

@@ -30,8 +30,8 @@ static const struct run_family run_file_family = {"Configuration file", file_opt
 
 /* Ordered: so the help shows them, and so they finish. */
 static const struct run_family *const run_families[] = {
-	&run_file_family, &run_boot_family, &run_disk_family, &run_cloud_family, &run_device_family, &run_machine_family,
-	&run_console_family, &run_gdb_family, NULL,
+	&run_file_family, &run_boot_family, &run_disk_family, &run_cloud_family, &run_net_family, &run_device_family,
+	&run_machine_family, &run_console_family, &run_gdb_family, NULL,
 };
 
 const struct run_option *run_find(const char *name, size_t len, unsigned *index)

@@ -167,7 +167,17 @@ static int allow_rights(scmp_filter_ctx ctx, int sock)
 	return sock < 0 ? 0 : seccomp_rule_add(ctx, SCMP_ACT_ALLOW, SCMP_SYS(recvmsg), 1, SCMP_A0_32(SCMP_CMP_EQ, (uint32_t)sock));
 }
 
-static int seal(const int *calls, size_t n, int tty, int rights)
+static int allow_ioctls(scmp_filter_ctx ctx, const struct sandbox_ioctl *ioctls, size_t n)
+{
+	int ret = 0;
+
+	for (size_t i = 0; ret == 0 && i < n; i++)
+		ret = seccomp_rule_add(ctx, SCMP_ACT_ALLOW, SCMP_SYS(ioctl), 2, SCMP_A0_32(SCMP_CMP_EQ, (uint32_t)ioctls[i].fd),
+				       SCMP_A1_32(SCMP_CMP_EQ, ioctls[i].request));
+	return ret;
+}
+
+static int seal(const int *calls, size_t n, int tty, int rights, const struct sandbox_ioctl *ioctls, size_t nioctls)
 {
 	scmp_filter_ctx ctx;
 	int ret = -ENOMEM;
@@ -194,17 +204,19 @@ static int seal(const int *calls, size_t n, int tty, int rights)
 	if (ret == 0)
 		ret = allow_rights(ctx, rights);
 	if (ret == 0)
+		ret = allow_ioctls(ctx, ioctls, nioctls);
+	if (ret == 0)
 		ret = seccomp_load(ctx);
 	seccomp_release(ctx);
 	return ret;
 }
 
-int sandbox_seal(int tty, int rights)
+int sandbox_seal(int tty, int rights, const struct sandbox_ioctl *ioctls, size_t n)
 {
-	return seal(plain_calls, nitems(plain_calls), tty, rights);
+	return seal(plain_calls, nitems(plain_calls), tty, rights, ioctls, n);
 }
 
 int sandbox_seal_calls(const int *calls, size_t n)
 {
-	return seal(calls, n, -1, -1);
+	return seal(calls, n, -1, -1, NULL, 0);
 }

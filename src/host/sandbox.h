@@ -30,12 +30,19 @@ enum sandbox_layer {
  */
 unsigned sandbox_enter(uint32_t namespaces);
 
+/* An ioctl() that stays allowed, on this descriptor only. */
+struct sandbox_ioctl {
+	int fd;
+	uint32_t request;
+};
+
 /*
  * Second half, once all threads exist: the system call filter, for every thread. `tty`: the descriptor of the terminal
- * whose mode may still be restored, or -1; `rights`: the socket on which descriptors may still be received, or -1. 0, or -errno (the machine must then not run); -ENOSYS in a sanitizer build, whose runtime
- * needs more system calls than a machine does.
+ * whose mode may still be restored, or -1; `rights`: the socket on which descriptors may still be received, or -1;
+ * `ioctls`: further ones that the machine needs. 0, or -errno (the machine must then not run); -ENOSYS in a sanitizer build,
+ * whose runtime needs more system calls than a machine does.
  */
-int sandbox_seal(int tty, int rights);
+int sandbox_seal(int tty, int rights, const struct sandbox_ioctl *ioctls, size_t n);
 
 /* The same for a helper of another trade: the calls it needs (SCMP_SYS numbers), memory that never becomes executable, nothing else. */
 int sandbox_seal_calls(const int *calls, size_t n);

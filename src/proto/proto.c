@@ -116,12 +116,33 @@ static bool shares_ok(const struct proto_config *cfg)
 	return true;
 }
 
+/* Every queue has a descriptor, and every address is one that an interface may have. */
+static bool nets_ok(const struct proto_config *cfg)
+{
+	unsigned queues = 0, fds = 0;
+
+	if (cfg->nnets > PROTO_MAX_NETS)
+		return false;
+	for (unsigned i = 0; i < cfg->nnets; i++) {
+		const struct proto_net *n = &cfg->net[i];
+
+		if (n->kind < PROTO_NET_PASST || n->kind > PROTO_NET_TAP || n->queues < 1 || n->queues > PROTO_MAX_NET_QUEUES ||
+		    (n->mac[0] & 1) || n->zero)
+			return false;
+		queues += n->queues;
+	}
+	for (unsigned i = 0; i < cfg->nfds; i++)
+		fds += cfg->role[i] == PROTO_FD_NET;
+	return queues == fds && fds <= PROTO_MAX_NET_FDS;
+}
+
 int proto_config_check(const struct proto_config *cfg, size_t size, unsigned nfds)
 {
 	if (size != sizeof(*cfg) || !header_ok(&cfg->h, size) || cfg->h.type != PROTO_CONFIG)
 		return -EPROTO;
 	if (cfg->nfds != nfds || nfds > PROTO_MAX_FDS || cfg->nmodules > PROTO_MAX_MODULES ||
-	    cfg->serial > PROTO_SERIAL_FILE || !roles_ok(cfg) || !disks_ok(cfg) || !shares_ok(cfg))
+	    cfg->serial > PROTO_SERIAL_FILE || !roles_ok(cfg) || !disks_ok(cfg) || !shares_ok(cfg) ||
+	    !nets_ok(cfg))
 		return -EPROTO;
 	if (cfg->memory == 0 || cfg->memory % (2u << 20) || cfg->cpus == 0 || cfg->cpus > PROTO_MAX_CPUS)
 		return -EPROTO;

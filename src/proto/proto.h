@@ -24,7 +24,10 @@
 #define PROTO_MAX_DISKS 16
 #define PROTO_MAX_DISK_FILES 64   /* of all disks together */
 #define PROTO_MAX_SHARES 8
-#define PROTO_MAX_FDS (PROTO_MAX_MODULES + PROTO_MAX_DISK_FILES + PROTO_MAX_SHARES + 8)
+#define PROTO_MAX_NETS 4
+#define PROTO_MAX_NET_QUEUES 8    /* of one interface */
+#define PROTO_MAX_NET_FDS 16      /* of all interfaces together */
+#define PROTO_MAX_FDS (PROTO_MAX_MODULES + PROTO_MAX_DISK_FILES + PROTO_MAX_NET_FDS + PROTO_MAX_SHARES + 8)
 
 enum proto_type { PROTO_CONFIG = 1, PROTO_PAUSE, PROTO_RESUME, PROTO_STOP, PROTO_SHARE_START, PROTO_RUNNING };
 
@@ -47,10 +50,11 @@ enum proto_flag {
 
 enum proto_serial { PROTO_SERIAL_STDIO, PROTO_SERIAL_NONE, PROTO_SERIAL_FILE };
 
-/* What each descriptor passed along is, in order. Modules appear in the order of `module`, disk files in that of `disk_file`. */
+/* What each descriptor passed along is, in order. Modules appear in the order of `module`, disk files in that of `disk_file`,
+ * queues of network interfaces in that of `net`. */
 enum proto_fd_role {
 	PROTO_FD_KERNEL = 1, PROTO_FD_INITRD, PROTO_FD_MODULE, PROTO_FD_SERIAL, PROTO_FD_STATS, PROTO_FD_DISK,
-	PROTO_FD_GDB,
+	PROTO_FD_GDB, PROTO_FD_NET,
 	PROTO_FD_CONTROL,    /* listening socket */
 	PROTO_FD_LOCK,       /* to be kept open, no more: the name is taken while somebody has it */
 	PROTO_FD_SHARE,  /* stream to the server of a shared folder (share.h), in the order of `share` */
@@ -73,6 +77,17 @@ struct proto_disk_file {
 	char path[256];                       /* for messages only */
 };
 
+enum proto_net_kind { PROTO_NET_PASST = 1, PROTO_NET_TAP };
+
+/* A network interface: the next `queues` descriptors of role NET. */
+struct proto_net {
+	uint8_t kind;                         /* enum proto_net_kind */
+	uint8_t queues;                       /* at least 1 */
+	uint8_t mac[6];                       /* a unicast address */
+	uint16_t mtu;                         /* told to the guest; 0: nothing is */
+	uint16_t zero;
+};
+
 struct proto_config {
 	struct proto_header h;
 	uint64_t memory;                      /* bytes, a multiple of 2 MiB */
@@ -86,6 +101,7 @@ struct proto_config {
 	uint32_t ndisk_files;
 	uint32_t nshares;
 	uint32_t vsock_cid;                   /* 0: no vsock */
+	uint32_t nnets;
 	uint8_t role[PROTO_MAX_FDS];          /* enum proto_fd_role */
 	char engine[16];
 	char name[64];
@@ -96,6 +112,7 @@ struct proto_config {
 	struct proto_disk disk[PROTO_MAX_DISKS];
 	struct proto_disk_file disk_file[PROTO_MAX_DISK_FILES];
 	char share[PROTO_MAX_SHARES][40];     /* tags, 1 to 36 bytes */
+	struct proto_net net[PROTO_MAX_NETS];
 	struct termios termios;
 };
 

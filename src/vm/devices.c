@@ -11,6 +11,7 @@
 
 #include "dev/virtio/blk.h"
 #include "dev/virtio/fs.h"
+#include "dev/virtio/net.h"
 #include "dev/virtio/rng.h"
 #include "dev/virtio/vsock.h"
 #include "vm/vm.h"
@@ -69,6 +70,19 @@ static const char *add_vsock(struct vm *vm)
 	return add(vm, "vsock", err, dev);
 }
 
+static const char *add_net(struct vm *vm, unsigned i)
+{
+	const struct proto_net *n = &vm->config->net[i];
+	struct virtio_net_setup setup = {.name = vm->net_name[i], .backend = vm->net[i], .loop = &vm->loop, .mtu = n->mtu};
+	struct virtio_dev *dev = NULL;
+	int err;
+
+	memcpy(setup.mac, n->mac, sizeof(setup.mac));
+	snprintf(vm->net_name[i], sizeof(vm->net_name[i]), "net%u", i);
+	err = virtio_net_create(&vm->io, &setup, &dev);
+	return add(vm, vm->net_name[i], err, dev);
+}
+
 const char *vm_devices_create(struct vm *vm)
 {
 	struct virtio_dev *rng = NULL;
@@ -77,6 +91,8 @@ const char *vm_devices_create(struct vm *vm)
 
 	for (unsigned i = 0; !err && i < vm->ndisks; i++)
 		err = add_disk(vm, i);
+	for (unsigned i = 0; !err && i < vm->nnets; i++)
+		err = add_net(vm, i);
 	for (unsigned i = 0; !err && i < vm->nshares; i++)
 		err = add_share(vm, i);
 	if (!err)

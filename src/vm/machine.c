@@ -192,6 +192,8 @@ const char *machine_create(struct vm *vm, struct proto_config *config, const int
 	vm_io_glue(vm);
 	err = vm_disks_open(vm, fds);
 	if (!err)
+		err = vm_nets_open(vm, fds);
+	if (!err)
 		err = make_vcpus(vm);
 	if (!err)
 		err = make_board(vm);

@@ -150,6 +150,7 @@ static int start_threads(struct vm *vm, struct start *s)
 
 static int run(struct vm *vm)
 {
+	struct sandbox_ioctl ioctls[PROTO_MAX_NETS];
 	struct start s = {.vm = vm, .lock = PTHREAD_MUTEX_INITIALIZER, .changed = PTHREAD_COND_INITIALIZER};
 	struct proto_header running;
 	const char *err;
@@ -160,7 +161,7 @@ static int run(struct vm *vm)
 		return STATUS_START;
 	}
 	vm_stats_init(vm);
-	ret = sandbox_seal(vm->console.tty ? STDIN_FILENO : -1, vm->dial_fd);
+	ret = sandbox_seal(vm->console.tty ? STDIN_FILENO : -1, vm->dial_fd, ioctls, vm_nets_ioctls(vm, ioctls));
 	if (ret < 0 && ret != -ENOSYS) {
 		log_error("cannot install the system call filter: %s; a kernel with seccomp is needed", strerror(-ret));
 		return STATUS_START;

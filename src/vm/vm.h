@@ -21,6 +21,8 @@
 #include "engine/engine.h"
 #include "host/block/block.h"
 #include "host/evloop.h"
+#include "host/net/net.h"
+#include "host/sandbox.h"
 #include "io/io.h"
 #include "proto/proto.h"
 #include "vm/boot/boot.h"
@@ -95,6 +97,9 @@ struct vm {
 	unsigned nshares;
 	char share_name[PROTO_MAX_SHARES][16];
 	int dial_fd;                      /* where connections for vsock come from; -1: no vsock */
+	struct net_backend *net[PROTO_MAX_NETS];   /* the devices' once those exist */
+	unsigned nnets;
+	char net_name[PROTO_MAX_NETS][8];
 
 	struct vm_clock clock;
 	struct console console;
@@ -128,6 +133,10 @@ void vm_disks_close(struct vm *vm);
 
 /* devices.c: puts the virtio devices on the board. NULL or "cause; remedy". Disks are open, the board is there. */
 const char *vm_devices_create(struct vm *vm);
+/* nets.c: network back ends from the configuration's descriptors. NULL or "cause; remedy". */
+const char *vm_nets_open(struct vm *vm, const int *fds);
+/* What the seal must let them do; their number. */
+unsigned vm_nets_ioctls(const struct vm *vm, struct sandbox_ioctl out[PROTO_MAX_NETS]);
 
 /* glue.c: the vCPU's view of the machine, and the devices' view of the vCPU. */
 extern const struct vcpu_ops vm_vcpu_ops;

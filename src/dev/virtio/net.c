@@ -19,6 +19,7 @@
 #include <unistd.h>
 
 #include "base/log.h"
+#include "base/stats.h"
 #include "dev/virtio/netfilter.h"
 #include "host/net/offload.h"
 
@@ -57,6 +58,7 @@ struct virtio_net {
 	uint32_t again;                 /* send: the kick had more than its share */
 	uint32_t ready;                 /* receive, by source: frames may wait where poll() does not see them */
 	struct virtio_net_stats stats;
+	struct stats_source stats_source;
 	/* Work space of one call, made at creation. */
 	struct virtqueue_chain tx[TX_BATCH], rx[RX_CHAINS], ctrl;
 	struct net_frame frame[TX_BATCH];
@@ -130,10 +132,10 @@ static unsigned tx_batch(struct virtio_net *n, unsigned pair, bool *full)
 	*full = sent < frames || n->backend->tx_pending;
 	done = sent < frames ? owner[sent] : chains;
 	lost = (unsigned)(n->backend->tx_dropped - lost_before);
-	n->stats.tx_frames += sent - lost;
-	n->stats.tx_dropped += done - sent + lost;
+	stats_add(&n->stats.tx_frames, sent - lost);
+	stats_add(&n->stats.tx_dropped, done - sent + lost);
 	for (unsigned i = 0; i < sent; i++)
-		n->stats.tx_bytes += n->frame[i].len;
+		stats_add(&n->stats.tx_bytes, n->frame[i].len);
 	while (chains > done)
 		virtqueue_unpop(q, &n->tx[--chains]);
 	for (unsigned i = 0; i < done; i++)
@@ -235,8 +237,8 @@ static enum delivery rx_deliver(struct virtio_net *n, unsigned pair, unsigned so
 			.id = n->rx[i].id, .slots = n->rx[i].slots, .written = (uint32_t)(part + (i ? 0 : HDR_BYTES))};
 	}
 	virtqueue_push_all(q, n->used, count);
-	n->stats.rx_frames++;
-	n->stats.rx_bytes += frame->len;
+	stats_add(&n->stats.rx_frames, 1);
+	stats_add(&n->stats.rx_bytes, frame->len);
 	return DELIVERED;
 }
 
@@ -253,13 +255,13 @@ static bool rx_batch(struct virtio_net *n, unsigned source)
 		if (net_peek(n->backend, source, &frame) <= 0) {
 			more = false;
 		} else if (!netfilter_accepts(&n->filter, frame.head, frame.len)) {
-			n->stats.rx_filtered++;
+			stats_add(&n->stats.rx_filtered, 1);
 			net_take(n->backend, source, NULL, 0);
 		} else {
 			enum delivery how = rx_deliver(n, pair, source, &frame);
 
 			if (how == NO_ROOM) {
-				n->stats.rx_dropped++;
+				stats_add(&n->stats.rx_dropped, 1);
 				net_take(n->backend, source, NULL, 0);
 			} else if (how == NO_BUFFERS) {
 				n->starved |= 1u << pair;
@@ -586,6 +588,19 @@ static int join_loop(struct virtio_net *n)
 	return err;
 }
 
+static void emit_stats(void *opaque, stats_emit_fn *emit, void *o)
+{
+	const struct virtio_net *n = opaque;
+	const struct { const char *name; const uint64_t *counter; } row[] = {
+		{"rx_frames", &n->stats.rx_frames}, {"rx_bytes", &n->stats.rx_bytes}, {"rx_filtered", &n->stats.rx_filtered},
+		{"rx_dropped", &n->stats.rx_dropped}, {"tx_frames", &n->stats.tx_frames}, {"tx_bytes", &n->stats.tx_bytes},
+		{"tx_dropped", &n->stats.tx_dropped},
+	};
+
+	for (size_t i = 0; i < nitems(row); i++)
+		emit(o, row[i].name, stats_read(row[i].counter));
+}
+
 int virtio_net_create(struct io *io, const struct virtio_net_setup *cfg, struct virtio_dev **out)
 {
 	struct virtio_net *n = calloc(1, sizeof(*n));
@@ -621,6 +636,8 @@ int virtio_net_create(struct io *io, const struct virtio_net_setup *cfg, struct 
 		net_free(n);
 		return err;
 	}
+	n->stats_source = (struct stats_source){.section = cfg->name, .emit = emit_stats, .opaque = n};
+	stats_register(&io->registry, &n->stats_source);
 	*out = &n->v;
 	return 0;
 }

@@ -10,6 +10,7 @@
 #include "host/net/net.h"
 
 struct virtio_net_setup {
+	const char *name;               /* of its statistics; lives as long as the device */
 	struct net_backend *backend;    /* the device's from here on, also when creation fails */
 	struct evloop *loop;            /* whose thread receives, and sends what did not go at once */
 	uint8_t mac[NET_MAC_LEN];

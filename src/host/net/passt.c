@@ -7,17 +7,18 @@
  * passt ends TCP and UDP connections of the guest in the host's kernel and takes frames of up to 65535 bytes, so a long TCP segment is
  * sent as it is, finished by net_offload_finish(). Its own frames carry good checksums for data that the kernel has verified.
  *
- * Invariant of the sending side: what one sendmsg() carries is whole frames of at most GROUP_BYTES together, or one frame, or
+ * Invariant of the sending side: what one writev() carries is whole frames of at most GROUP_BYTES together, or one frame, or
  * the rest of one frame. passt of 2023 reads the rest of a frame that was cut with a single recv(), and loses its place if that returns
  * less, or if a length is cut. A stream socket of Linux takes pieces of 32 KiB as one, so with these groups no length is ever cut, and the
  * rest of a cut frame arrives at once.
+ * Only read() and writev(), which a sealed process may do on any descriptor it has; SIGPIPE is ignored by whoever runs this.
  * Locking: net.h.
  */
-#include <errno.h>
 #include <endian.h>
+#include <errno.h>
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/socket.h>
 #include <unistd.h>
 
 #include "base/log.h"
@@ -29,7 +30,7 @@
 #define GROUP_BYTES (32u << 10)
 #define GROUP_FRAMES 32
 #define GROUP_PIECES 256
-/* Room for a few of the longest frames, so that one recv() fetches what has come. */
+/* Room for a few of the longest frames, so that one read() fetches what has come. */
 #define RX_BYTES (256u << 10)
 
 struct passt {
@@ -43,7 +44,7 @@ struct passt {
 	size_t rest_start, rest_end;
 };
 
-/* A run of frames for one sendmsg(). */
+/* A run of frames for one writev(). */
 struct group {
 	struct iovec iov[GROUP_PIECES];
 	uint32_t length[GROUP_FRAMES];  /* big-endian */
@@ -61,13 +62,12 @@ static void end_of_peer(struct passt *p, const char *why)
 }
 
 /* One attempt: bytes taken by the socket, 0 if it is full. Errors end the connection. */
-static size_t push(struct passt *p, struct iovec *iov, unsigned niov)
+static size_t push(struct passt *p, const struct iovec *iov, unsigned niov)
 {
-	struct msghdr msg = {.msg_iov = iov, .msg_iovlen = niov};
 	ssize_t n;
 
 	do
-		n = sendmsg(p->fd, &msg, MSG_DONTWAIT | MSG_NOSIGNAL);
+		n = writev(p->fd, iov, (int)niov);
 	while (n < 0 && errno == EINTR);
 	if (n >= 0)
 		return (size_t)n;
@@ -206,7 +206,7 @@ static bool refill(struct passt *p)
 		p->start = 0;
 	}
 	do
-		n = recv(p->fd, p->rx + p->end, RX_BYTES - p->end, MSG_DONTWAIT);
+		n = read(p->fd, p->rx + p->end, RX_BYTES - p->end);
 	while (n < 0 && errno == EINTR);
 	if (n > 0)
 		p->end += (size_t)n;
@@ -266,17 +266,18 @@ static const struct net_backend_ops passt_ops = {
 int net_passt_create(struct net_backend **out, int fd)
 {
 	struct passt *p = calloc(1, sizeof(*p));
+	int flags = fcntl(fd, F_GETFL);
 
 	static_assert(RX_BYTES >= 2 * (LENGTH_BYTES + NET_FRAME_MAX), "any frame fits");
 	if (!p)
 		return -ENOMEM;
 	p->rx = malloc(RX_BYTES);
 	p->rest = malloc(LENGTH_BYTES + PASST_FRAME_MAX);
-	if (!p->rx || !p->rest) {
+	if (!p->rx || !p->rest || flags < 0 || fcntl(fd, F_SETFL, flags | O_NONBLOCK) < 0) {
 		free(p->rx);
 		free(p->rest);
 		free(p);
-		return -ENOMEM;
+		return flags < 0 ? -EBADF : -ENOMEM;
 	}
 	p->fd = fd;
 	p->b = (struct net_backend){

@@ -75,7 +75,7 @@ static int sealed(long (*what)(void))
 		int ret;
 
 		sandbox_enter(0);
-		ret = sandbox_seal(0, -1);
+		ret = sandbox_seal(0, -1, NULL, 0);
 		if (ret == -ENOSYS)
 			_exit(77);
 		if (ret < 0)

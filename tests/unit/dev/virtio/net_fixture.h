@@ -137,7 +137,7 @@ static inline struct netdev *nd_create(unsigned pairs)
 	static const uint8_t mac[NET_MAC_LEN] = {2, 1, 2, 3, 4, 5};
 	struct netdev *d = calloc(1, sizeof(*d));
 	struct nd_backend *b = calloc(1, sizeof(*b));
-	struct virtio_net_setup setup = {.loop = &d->loop, .mtu = 9000};
+	struct virtio_net_setup setup = {.name = "net0", .loop = &d->loop, .mtu = 9000};
 
 	if (!d || !b || mem_create(&d->mem, 4 << 20, 4 << 8) || mem_add_ram(d->mem, 0, VRING_RAM) || io_init(&d->io, d->mem))
 		abort();

@@ -214,7 +214,7 @@ static int use_sealed(unsigned aio_flags, bool open_one)
 	if (pid == 0) {
 		disk_open(&d, BLOCK_RAW, 0, aio_flags);
 		sandbox_enter(0);
-		if (sandbox_seal(-1, -1) < 0)
+		if (sandbox_seal(-1, -1, NULL, 0) < 0)
 			_exit(77);
 		if (open_one)
 			(void)open("/", O_RDONLY);
