@@ -4,7 +4,7 @@ UNIT_SRC := $(wildcard tests/unit/*/test_*.c tests/unit/*/*/test_*.c)
 UNIT_BIN := $(patsubst tests/unit/%.c,$(BUILD)/tests/unit/%,$(UNIT_SRC))
 FUZZ_SRC := $(wildcard tests/fuzz/fuzz_*.c)
 FUZZ_BIN := $(patsubst tests/fuzz/%.c,$(BUILD)/tests/fuzz/%,$(FUZZ_SRC))
-FUZZ_RUNS ?= 20000
+FUZZ_RUNS ?= $(if $(filter 1,$(SAN)),3000,20000)
 
 $(UNIT_BIN): $(BUILD)/tests/unit/%: tests/unit/%.c $(BUILD)/libdoppel.a $(BUILD)/libcli.a | $(BUILD)/.deps-test
 	@mkdir -p $(@D)
