@@ -6,13 +6,14 @@
 #ifndef TESTS_UNIT_DEV_VIRTIO_NET_FIXTURE_H
 #define TESTS_UNIT_DEV_VIRTIO_NET_FIXTURE_H
 
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
 
 #include "dev/virtio/net.h"
-#include "virtio_driver.h"
+#include "lib/virtio_driver.h"
 
 #define ND_QUEUES 5            /* two pairs and the control queue */
 #define ND_RING VD_RING
@@ -200,19 +201,27 @@ static inline void nd_xmit(struct netdev *d, unsigned slot, const struct virtio_
 		nd_kick(d, 1);
 }
 
-/* A control command; the device's answer, 0xff if it gave none. */
-static inline uint8_t nd_control(struct netdev *d, unsigned queue, const void *data, size_t len)
+/* Makes a control command available and kicks. */
+static inline void nd_command(struct netdev *d, unsigned queue, const void *data, size_t len)
 {
 	struct vdrv *q = &d->q[queue];
 	struct vbuf b[2] = {{ND_CTRL_BUF, (uint32_t)len, false}, {ND_CTRL_BUF + 0x4000, 1, true}};
-	uint32_t written;
-	uint16_t id;
 
 	memcpy(vat(q, ND_CTRL_BUF), data, len);
 	*(uint8_t *)vat(q, ND_CTRL_BUF + 0x4000) = 0xff;
 	if (vdrv_add(q, b, 2, false) < 0)
 		abort();
 	nd_kick(d, queue);
+}
+
+/* A control command; the device's answer, 0xff if it gave none. */
+static inline uint8_t nd_control(struct netdev *d, unsigned queue, const void *data, size_t len)
+{
+	struct vdrv *q = &d->q[queue];
+	uint32_t written;
+	uint16_t id;
+
+	nd_command(d, queue, data, len);
 	if (!vdrv_take(q, &id, &written))
 		return 0xff;
 	vdrv_free(q, id);
