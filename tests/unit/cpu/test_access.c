@@ -361,7 +361,7 @@ static void watches(void **state)
 	static struct mmu_watches w = { .n = 2, .w = { { LOW + 0x10, 4, MMU_WATCH_WRITE }, { LOW + 0xffe, 4, MMU_WATCH_READ } } };
 	uint8_t buf[64] = { 0 };
 	uint64_t val;
-	void *p;
+	struct cpu_rmw rmw;
 
 	assert_int_equal(cpu_store(v, LOW, 8, 0), 0);
 	v->mmu.watches = &w;
@@ -379,7 +379,8 @@ static void watches(void **state)
 		HIT(cpu_store(v, LOW + 0xd, 4, 0), LOW + 0x10, MMU_WATCH_WRITE);
 		HIT(cpu_store_sys(v, LOW + 0x10, 8, 0), LOW + 0x10, MMU_WATCH_WRITE);
 		HIT(cpu_store_buf(v, LOW, buf, 64), LOW + 0x10, MMU_WATCH_WRITE);
-		HIT(cpu_rmw_ptr(v, LOW + 0x12, 2, &p), LOW + 0x12, MMU_WATCH_WRITE);
+		HIT(cpu_rmw_open(v, LOW + 0x12, 2, &rmw), LOW + 0x12, MMU_WATCH_WRITE);
+		cpu_rmw_close(v, &rmw, 2);
 		/* The second spans two pages; both are seen from either side. */
 		MISS(cpu_store(v, LOW + 0xffc, 8, 0));
 		HIT(cpu_load(v, LOW + 0x1001, 1, &val), LOW + 0x1001, MMU_WATCH_READ);
