@@ -21,8 +21,6 @@ static const uint8_t isa_kind[ZYDIS_ISA_SET_MAX_VALUE + 1] = {
 	[ZYDIS_ISA_SET_I486REAL] = K_INT, [ZYDIS_ISA_SET_PENTIUMREAL] = K_INT, [ZYDIS_ISA_SET_PPRO] = K_INT,
 	[ZYDIS_ISA_SET_CMOV] = K_INT, [ZYDIS_ISA_SET_FAT_NOP] = K_INT, [ZYDIS_ISA_SET_PREFETCH_NOP] = K_INT,
 	[ZYDIS_ISA_SET_LONGMODE] = K_INT, [ZYDIS_ISA_SET_AMD] = K_INT, [ZYDIS_ISA_SET_PAUSE] = K_INT,
-	/* For VMCALL and VMMCALL; the interpreter knows none of the others. */
-	[ZYDIS_ISA_SET_VTX] = K_INT, [ZYDIS_ISA_SET_SVM] = K_INT,
 	[ZYDIS_ISA_SET_CLFSH] = K_INT, [ZYDIS_ISA_SET_CLFLUSHOPT] = K_INT, [ZYDIS_ISA_SET_CLWB] = K_INT,
 	[ZYDIS_ISA_SET_CMPXCHG16B] = K_INT, [ZYDIS_ISA_SET_LAHF] = K_INT, [ZYDIS_ISA_SET_RDPMC] = K_INT,
 	[ZYDIS_ISA_SET_RDTSCP] = K_INT, [ZYDIS_ISA_SET_RDPID] = K_INT, [ZYDIS_ISA_SET_RDRAND] = K_INT,
@@ -83,6 +81,9 @@ static int kind_of(const ZydisDecodedInstruction *z)
 	/* Of Knights Corner, where it had a VEX encoding. */
 	if (z->mnemonic == ZYDIS_MNEMONIC_POPCNT && z->encoding == ZYDIS_INSTRUCTION_ENCODING_VEX)
 		return -1;
+	/* Hypercalls are all that there is of VMX and SVM. */
+	if (z->mnemonic == ZYDIS_MNEMONIC_VMCALL || z->mnemonic == ZYDIS_MNEMONIC_VMMCALL)
+		return INSN_INT;
 	if (int_exception(z->mnemonic))
 		return INSN_INT;
 	/* Zydis files FISTTP under SSE3 and FCOMI under PPRO; whatever the escape opcodes encode is x87 here. */

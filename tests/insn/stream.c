@@ -42,7 +42,7 @@ static bool unsuitable(const struct insn *in)
 		return true;
 	switch (in->mnemonic) {
 	case M(RDTSC): case M(RDTSCP): case M(RDRAND): case M(RDSEED): case M(RDPID): case M(CPUID): case M(XGETBV):
-	case M(DIV): case M(IDIV): case M(INT): case M(INT1): case M(INT3): case M(SYSCALL): case M(SYSENTER): case M(IRET): case M(IRETQ): case M(IRETD):
+	case M(DIV): case M(IDIV): case M(INT): case M(INT1): case M(INT3): case M(SYSCALL): case M(SYSENTER): case M(VMCALL): case M(VMMCALL): case M(IRET): case M(IRETQ): case M(IRETD):
 	case M(POPF): case M(POPFQ): case M(FNSTENV): case M(FNSAVE): case M(FXSAVE): case M(FXSAVE64): case M(XSAVE): case M(XSAVE64):
 	case M(XSAVEC): case M(XSAVEC64): case M(XSAVEOPT): case M(XSAVEOPT64): case M(FLDENV): case M(FRSTOR): case M(FXRSTOR):
 	case M(FXRSTOR64): case M(XRSTOR): case M(XRSTOR64): case M(WRFSBASE): case M(WRGSBASE): case M(LDMXCSR): case M(VLDMXCSR):
