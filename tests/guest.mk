@@ -38,7 +38,7 @@ guests: $(GUEST_IMG)
 # Every guest on one engine: make test-guest ENGINE=bt
 ENGINE ?= interp
 test-guest: $(GUEST_IMG) $(BUILD)/doppel $(BUILD)/doppel-vm
-	$(Q)tests/guest/run --build $(BUILD) --engine $(ENGINE)
+	$(Q)tests/guest/run --build $(BUILD) --engine $(ENGINE) $(GUEST_ARGS)
 
 # Stock gdb against the guest of tests/guest/gdb, and against Debian's kernel if it is there.
 test-gdb: $(GUEST_OUT)/test-long64-gdb.elf $(BUILD)/doppel $(BUILD)/doppel-vm | $(BUILD)/.deps-test
