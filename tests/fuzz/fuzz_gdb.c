@@ -7,6 +7,7 @@
  * checksums, in pieces of any size, while the machine behind the stub stops late, meets points and halts at random. With
  * -DLIBFUZZER it is a libFuzzer target whose input is what the client sends.
  */
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -119,6 +120,7 @@ static void setup(struct fuzz *f)
 {
 	struct gdb_config c = {.listen_fd = -1, .loop = &f->loop, .vcpu = f->vcpu, .ncpus = CPUS, .ops = &ops, .vm = f};
 
+	signal(SIGPIPE, SIG_IGN); /* as in doppel-vm: writing to a client that has gone is an error like others */
 	if (mem_create(&f->mem, RAM, RAM >> PAGE_SHIFT) || mem_add_ram(f->mem, 0, RAM))
 		fail("no memory");
 	for (unsigned i = 0; i < CPUS; i++) {
@@ -286,6 +288,9 @@ static void one_client(struct fuzz *f, const char *wire, size_t len)
 	turn(f);
 	live(f);
 	turn(f);
+	/* A wait also ends when the process has been stopped and continued; what is stuck stays so however often one looks. */
+	for (unsigned i = 0; i < 10 && (gdb_attached(f->g) || f->held); i++)
+		turn(f);
 	if (gdb_attached(f->g) || f->held) {
 		fprintf(stderr, "state %d fd %d events %#x rx %zu/%zu out %zu leaving %d held %d late %d\n", f->g->state,
 			f->g->ev_client.fd, (unsigned)f->g->ev_client.events, f->g->rx_pos, f->g->rx_len, f->g->io.out_len, f->g->leaving,
