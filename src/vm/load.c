@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "base/log.h"
+#include "cpu/cpu.h"
 #include "dev/platform/acpi.h"
 #include "dev/platform/smbios.h"
 #include "vm/boot/disk.h"
@@ -52,10 +53,37 @@ static const char *write_acpi(struct vm *vm)
 	return len < 0 ? "the ACPI tables cannot be built; give --cpus less" : boot_copy(&vm->target, BOOT_ACPI, buf, (size_t)len);
 }
 
+/* The processor's names as CPUID has them, blanks around them left out. */
+static void name_processor(struct vcpu *v, struct smbios_config *c)
+{
+	uint32_t r[4], brand[3][4];
+	const char *text = (const char *)brand;
+	size_t skip = 0;
+
+	cpu_cpuid(v, 0, 0, r);
+	memcpy(c->vendor, (const uint32_t[]){r[1], r[3], r[2]}, sizeof(c->vendor) - 1);
+	for (unsigned i = 0; i < 3; i++)
+		cpu_cpuid(v, 0x80000002 + i, 0, brand[i]);
+	while (skip < sizeof(brand) && text[skip] == ' ')
+		skip++;
+	for (size_t i = skip; i < sizeof(brand) && text[i]; i++)
+		c->brand[i - skip] = text[i];
+	for (size_t n = strlen(c->brand); n && c->brand[n - 1] == ' '; n--)
+		c->brand[n - 1] = 0;
+	cpu_cpuid(v, 1, 0, r);
+	c->signature = r[0];
+	c->features = r[3];
+}
+
 static const char *write_smbios(struct vm *vm)
 {
+	struct smbios_config c = {.ncpus = vm->ncpus, .mhz = (unsigned)(vm->io.guest_tsc_khz / 1000),
+				  .low_ram = vm->target.low_ram, .high_ram = vm->target.high_ram};
 	uint8_t buf[SMBIOS_TABLES_MAX];
-	int len = smbios_tables_build(buf, sizeof(buf), BOOT_SMBIOS);
+	int len;
+
+	name_processor(vm->vcpu[0], &c);
+	len = smbios_tables_build(buf, sizeof(buf), BOOT_SMBIOS, &c);
 
 	return len < 0 ? "the SMBIOS tables cannot be built" : boot_copy(&vm->target, BOOT_SMBIOS, buf, (size_t)len);
 }
