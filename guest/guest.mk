@@ -17,6 +17,11 @@ $(GUEST)/modules.tar: guest/modules.list
 	@echo "  FETCH   $@"
 	$(Q)guest/fetch modules $(GUEST)
 
+# fio and iperf3 for the bench and for tests of disks.
+$(GUEST)/tools.img:
+	@echo "  FETCH   $@"
+	$(Q)guest/fetch tools $(GUEST)
+
 # An archive that can be appended to any initramfs: /modules/*.ko and /modules/order, which is also the order to load them in.
 $(GUEST)/modules.cpio.gz: $(GUEST)/modules.tar $(GUEST)/newc
 	@echo "  CPIO    $@"
