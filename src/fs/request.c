@@ -8,7 +8,6 @@
  */
 #include <errno.h>
 #include <fcntl.h>
-#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -120,7 +119,8 @@ bool fs_take_string(struct fs_req *r, const char **s, size_t max)
 
 bool fs_take_name(struct fs_req *r, const char **name)
 {
-	return fs_take_string(r, name, NAME_MAX) && **name && strcmp(*name, ".") && strcmp(*name, "..") && !strchr(*name, '/');
+	/* Whether it is too long is for the host's file system to say: it has an error of its own for that. */
+	return fs_take_string(r, name, SIZE_MAX) && **name && strcmp(*name, ".") && strcmp(*name, "..") && !strchr(*name, '/');
 }
 
 int fs_reply(struct fs_req *r, const void *p, size_t n)

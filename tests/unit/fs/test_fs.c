@@ -83,7 +83,8 @@ static void test_names_stay_inside(void **state)
 	assert_int_equal(client_send(&c), -EINVAL);
 	memset(name, 'x', sizeof(name));
 	name[sizeof(name) - 1] = 0;
-	assert_int_equal(client_lookup(&c, 1, name, &node), -EINVAL);
+	assert_int_equal(client_lookup(&c, 1, name, &node), -ENAMETOOLONG);
+	assert_int_equal(client_create(&c, 1, name, O_RDWR, &node, &fh), -ENAMETOOLONG);
 	/* A link is a node like any other, and followed by nobody here. */
 	assert_int_equal(client_lookup(&c, 1, "link", &node), 0);
 	assert_int_equal(client_open(&c, FUSE_OPEN, node, O_RDONLY, &fh), -EPERM);

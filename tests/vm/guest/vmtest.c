@@ -82,6 +82,18 @@ static const struct test {
 	{"ptrace", test_ptrace},
 	{"trap-flag", test_trap_flag},
 	{"cpuid", test_cpuid},
+}, folder_tests[] = {
+	{"folder-write", folder_write},
+	{"folder-append", folder_append},
+	{"folder-big", folder_big},
+	{"folder-mmap", folder_mmap},
+	{"folder-rename", folder_rename},
+	{"folder-links", folder_links},
+	{"folder-modes", folder_modes},
+	{"folder-many", folder_many},
+	{"folder-names", folder_names},
+	{"folder-open-gone", folder_open_gone},
+	{"folder-exec", folder_exec},
 };
 
 static void run_test(const struct test *t)
@@ -114,6 +126,13 @@ int main(int argc, char **argv)
 		return exec_child(argc, argv);
 	if (argc > 1 && !strcmp(argv[1], "--power-button"))
 		return power_button();
+	if (argc > 1 && !strcmp(argv[1], "--vsock"))
+		return vsock_services();
+	if (argc > 2 && !strcmp(argv[1], "--folder")) {
+		for (size_t i = 0; chdir(argv[2]) == 0 && i < nitems(folder_tests); i++)
+			run_test(&folder_tests[i]);
+		return 0;
+	}
 	for (size_t i = 0; i < nitems(tests); i++)
 		if (argc == 1 || !strcmp(argv[1], tests[i].name))
 			run_test(&tests[i]);

@@ -102,7 +102,19 @@ void test_pipes(void);
 void test_ptrace(void);
 void test_trap_flag(void);
 void test_cpuid(void);
+void folder_write(void);     /* folder.c */
+void folder_append(void);
+void folder_big(void);
+void folder_mmap(void);
+void folder_rename(void);
+void folder_links(void);
+void folder_modes(void);
+void folder_many(void);
+void folder_names(void);
+void folder_open_gone(void);
+void folder_exec(void);
 int exec_child(int argc, char **argv);
 int power_button(void);      /* button.c */
+int vsock_services(void);    /* vsock.c */
 
 #endif
