@@ -34,7 +34,8 @@ struct run_boot {
 	struct run_arg module[PROTO_MAX_MODULES];
 };
 struct run_machine {
-	struct run_arg stats;
+	struct run_arg stats, profile;
+	bool perf_map;
 };
 struct run_console {
 	struct run_arg serial;

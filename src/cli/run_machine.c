@@ -97,16 +97,36 @@ static int set_detach(struct run_request *req, const struct run_arg *arg)
 
 static int set_stats(struct run_request *req, const struct run_arg *arg) { req->machine.stats = *arg; return 0; }
 
-static int finish(struct run_request *req)
+static int set_profile(struct run_request *req, const struct run_arg *arg)
 {
-	const struct run_arg *arg = &req->machine.stats;
+	req->machine.profile = *arg;
+	req->config.flags |= PROTO_F_PROFILE;
+	return 0;
+}
+
+static int set_perf_map(struct run_request *req, const struct run_arg *arg)
+{
+	req->machine.perf_map = run_is_yes(arg);
+	return 0;
+}
+
+/* Opens what a report goes to; an option that was not given has no text, an empty one stands for standard error. */
+static int open_report(struct run_request *req, const struct run_arg *arg, enum proto_fd_role role)
+{
 	const char *path;
 
-	if (!arg->text)
+	if (!arg->text || !*arg->text)
 		return 0;
 	path = run_path(req, arg, arg->text, strlen(arg->text));
-	return path ? run_open_output(req, arg, path, PROTO_FD_STATS)
+	return path ? run_open_output(req, arg, path, role)
 		    : run_error(arg, STATUS_START, "out of memory; free some and try again");
+}
+
+static int finish(struct run_request *req)
+{
+	int ret = open_report(req, &req->machine.stats, PROTO_FD_STATS);
+
+	return ret ? ret : open_report(req, &req->machine.profile, PROTO_FD_PROFILE);
 }
 
 static const struct run_option options[] = {
@@ -122,6 +142,10 @@ static const struct run_option options[] = {
 	{.name = "debug-exit", .set = set_debug_exit, .help = "port 0xf4 ends the run with status (value << 1) | 1"},
 	{.name = "no-reboot", .set = set_no_reboot, .help = "a reset ends the run instead of rebooting"},
 	{.name = "stats", .value = "F", .set = set_stats, .help = "write statistics as JSON to F at the end"},
+	{.name = "profile", .value = "F", .set = set_profile, .flags = RUN_OPTIONAL | RUN_EMPTY,
+	 .help = "at the end, report to F where the time went (default: standard error)"},
+	{.name = "perf-map", .set = set_perf_map, .flags = RUN_LINE_ONLY,
+	 .help = "write /tmp/perf-PID.map, for perf(1) to name translated code"},
 	{.name = "detach", .letter = 'd', .set = set_detach, .flags = RUN_LINE_ONLY,
 	 .help = "return when the guest runs; `doppel console` reaches it"},
 	{.name = "check", .letter = 'n', .set = set_check, .flags = RUN_LINE_ONLY,

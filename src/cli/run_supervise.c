@@ -11,6 +11,7 @@
  *   SIGCONT -> raw again, RESUME                                             SIGCHLD -> the end
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <limits.h>
 #include <poll.h>
 #include <signal.h>
@@ -86,10 +87,31 @@ static int start(struct supervisor *s)
 	return 0;
 }
 
+/* Where perf looks for the names of generated code: by the process's id, hence not before there is one. Never through a link, nor into a
+ * file that somebody else has put there. */
+static void open_perf_map(struct supervisor *s)
+{
+	char path[64];
+	int fd;
+
+	snprintf(path, sizeof(path), "/tmp/perf-%d.map", (int)s->pid);
+	(void)unlink(path); /* of an earlier process with this number */
+	fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_APPEND | O_CLOEXEC | O_NOFOLLOW, 0600);
+	if (fd < 0)
+		log_error("cannot create %s: %s; the run goes on without", path, strerror(errno));
+	else if (run_add_fd(s->req, fd, PROTO_FD_PERF_MAP))
+		fprintf(stderr, "doppel: %s names translated code\n", path);
+	else
+		close(fd);
+}
+
 static int hand_over(struct supervisor *s)
 {
 	struct proto_config *cfg = &s->req->config;
 	int ret;
+
+	if (s->req->machine.perf_map)
+		open_perf_map(s);
 
 	if (s->tty) {
 		cfg->flags |= PROTO_F_TTY;

@@ -19,6 +19,7 @@
 #ifndef CPU_VCPU_H
 #define CPU_VCPU_H
 
+#include "base/prof.h"
 #include "base/types.h"
 #include "mem/mmu.h"
 #include "x86/arch.h"
@@ -177,6 +178,7 @@ struct vcpu {
 	/* Lockstep: when set, cpu/access.c records every store's old contents before changing memory. */
 	struct vcpu_journal *journal;
 	struct vcpu_debug debug;
+	struct prof *prof;         /* NULL: nobody profiles; otherwise mmu.prof is the same */
 
 	struct { uint64_t insns_interp, exceptions, interrupts, pio, mmio, hlt, slow_mem, msr_unknown, hypercalls, pv_flushes; } stats;
 };

@@ -18,6 +18,13 @@ enum exit_reason {
 	EXIT_COUNT,
 };
 
+/* What a host address inside translations stands for. */
+struct engine_spot {
+	unsigned kind;      /* index into engine_ops.spots */
+	gva_t block;        /* guest code that begins there; its length in bytes and instructions; 0 instructions: none */
+	uint16_t bytes, insns;
+};
+
 struct engine_ops {
 	const char *name;
 	const char *what;                                      /* one line for `doppel check` */
@@ -30,7 +37,14 @@ struct engine_ops {
 	enum exit_reason (*run)(struct vcpu *v);
 	void (*reset)(struct vcpu *v);                         /* machine reset: drop all derived state */
 	void (*stats)(struct vcpu *v, void (*emit)(void *o, const char *name, uint64_t val), void *o);
+	/* For the profiler; both NULL where nothing is translated. False: pc is in no translation. Async-signal-safe, on the vCPU's thread. */
+	bool (*spot)(const struct vcpu *v, uintptr_t pc, struct engine_spot *out);
+	const char *const *spots;
+	/* Writes what is translated to fd, a line for each block in the format of perf's map files; -1: writes what is left and stops. While the
+	 * vCPU stands still. 0 or -errno; NULL: nothing is translated. */
+	int (*perf_map)(struct vcpu *v, int fd);
 };
+#define ENGINE_SPOTS 24 /* at most */
 
 /*
  * v->engine points at this (engine.c): one slot per engine that keeps private data, so that bt and lockstep can use interp as

@@ -73,6 +73,16 @@ static const struct io_range *io_find(const struct io *io, enum io_space space, 
 	return NULL;
 }
 
+const void *io_owner(struct io *io, enum io_space space, uint64_t addr)
+{
+	const struct io_range *r;
+
+	pthread_mutex_lock(&io->lock);
+	r = io_find(io, space, addr, 1);
+	pthread_mutex_unlock(&io->lock);
+	return r ? r->opaque : NULL;
+}
+
 static uint64_t io_size_mask(unsigned size)
 {
 	return size >= 8 ? UINT64_MAX : BIT(size * 8) - 1;

@@ -94,6 +94,9 @@ void io_fini(struct io *io);
 int io_register(struct io *io, enum io_space space, uint64_t base, uint64_t len, const struct io_handler *h, void *opaque);
 void io_unregister(struct io *io, enum io_space space, uint64_t base);
 
+/* Who has the address: the opaque pointer of its range, NULL if nobody has. Takes the lock. */
+const void *io_owner(struct io *io, enum io_space space, uint64_t addr);
+
 /* A guest's access on CPU number `cpu` (0 in the short forms); takes the lock. Unclaimed addresses read all ones and ignore writes (returns false). Accesses crossing
  * the end of a range are treated as unclaimed. */
 bool io_read_by(struct io *io, unsigned cpu, enum io_space space, uint64_t addr, unsigned size, uint64_t *val);

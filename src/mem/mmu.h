@@ -30,6 +30,7 @@
 #ifndef MEM_MMU_H
 #define MEM_MMU_H
 
+#include "base/prof.h"
 #include "base/types.h"
 #include "mem/mem.h"
 #include "x86/arch.h"
@@ -118,6 +119,7 @@ struct mmu {
 	uint64_t use_clock;
 	uint32_t born;                 /* sum over the contexts */
 	const struct mmu_watches *watches;   /* NULL: no debugger watches anything */
+	struct prof *prof;                   /* NULL: nobody profiles */
 	struct { uint64_t walks, fills, flushes, region_flushes, evictions, sheds; } stats;
 	struct mmu_sync sync;
 };

@@ -202,7 +202,7 @@ static void walk_result(const struct mmu_regs *r, const struct walk *w, gva_t gv
 	out->gpa = walk_leaf_gpa(w, leaf->val, gva);
 }
 
-uint32_t mmu_walk(struct mmu *mmu, gva_t gva, enum mmu_access acc, bool user, struct mmu_walk *out)
+static uint32_t walk(struct mmu *mmu, gva_t gva, enum mmu_access acc, bool user, struct mmu_walk *out)
 {
 	const struct mmu_regs *r = &mmu->regs;
 	struct walk w;
@@ -234,6 +234,15 @@ uint32_t mmu_walk(struct mmu *mmu, gva_t gva, enum mmu_access acc, bool user, st
 			break;
 	}
 	return 0;
+}
+
+uint32_t mmu_walk(struct mmu *mmu, gva_t gva, enum mmu_access acc, bool user, struct mmu_walk *out)
+{
+	unsigned was = prof_begin(mmu->prof, PROF_WALK);
+	uint32_t fault = walk(mmu, gva, acc, user, out);
+
+	prof_end(mmu->prof, was);
+	return fault;
 }
 
 bool mmu_probe(const struct mmu *mmu, gva_t gva, struct mmu_walk *out)

@@ -79,6 +79,7 @@ static bool roles_ok(const struct proto_config *cfg)
 	if (count[PROTO_FD_GDB] > 1 || (cfg->flags & PROTO_F_GDB_WAIT && !count[PROTO_FD_GDB]))
 		return false;
 	return count[PROTO_FD_KERNEL] <= 1 && count[PROTO_FD_INITRD] <= 1 && count[PROTO_FD_STATS] <= 1 &&
+	       count[PROTO_FD_PROFILE] <= (cfg->flags & PROTO_F_PROFILE ? 1u : 0u) && count[PROTO_FD_PERF_MAP] <= 1 &&
 	       count[PROTO_FD_CONTROL] <= 1 && count[PROTO_FD_LOCK] <= 1 &&
 	       count[PROTO_FD_MODULE] == cfg->nmodules && count[PROTO_FD_DISK] == cfg->ndisk_files &&
 	       count[PROTO_FD_SHARE] == cfg->nshares && count[PROTO_FD_DIAL] == (cfg->vsock_cid ? 1u : 0u) &&

@@ -45,6 +45,7 @@ enum proto_flag {
 	PROTO_F_CHECK = 4,    /* load everything, run nothing */
 	PROTO_F_TTY = 8,      /* standard input is a terminal in raw mode; `termios` is how to leave it */
 	PROTO_F_VIRTIO_MMIO = 16, /* virtio devices on MMIO instead of PCI */
+	PROTO_F_PROFILE = 64,    /* report where the time went: to PROTO_FD_PROFILE, or standard error */
 	PROTO_F_GDB_WAIT = 32,   /* run nothing until a debugger says go; PROTO_FD_GDB is where it connects to */
 };
 
@@ -59,7 +60,9 @@ enum proto_fd_role {
 	PROTO_FD_LOCK,       /* to be kept open, no more: the name is taken while somebody has it */
 	PROTO_FD_SHARE,  /* stream to the server of a shared folder (share.h), in the order of `share` */
 	PROTO_FD_DIAL,   /* where connections for vsock come from (dial.h) */
-	PROTO_FD_LAST = PROTO_FD_DIAL,
+	PROTO_FD_PROFILE,
+	PROTO_FD_PERF_MAP,
+	PROTO_FD_LAST = PROTO_FD_PERF_MAP,
 };
 
 enum proto_disk_flag { PROTO_DISK_RDONLY = 1 };

@@ -16,19 +16,42 @@
  * What the monitor does for a vCPU is timed with the TSC, which costs less than anything that could be saved by timing less. A wait for
  * io.lock counts as the monitor's time.
  */
-static uint64_t begin(void)
+struct visit {
+	uint64_t tsc;
+	unsigned was;
+};
+
+static struct visit begin(struct vm_cpu *c, const void *owner, uint64_t where)
 {
-	return __builtin_ia32_rdtsc();
+	struct prof *p = c->vm->vcpu[c->index]->prof;
+
+	if (unlikely(p))
+		p->device = (uint8_t)prof_device(p, owner ? owner : &c->vm->io, where);
+	return (struct visit){.was = prof_begin(p, PROF_DEVICE), .tsc = __builtin_ia32_rdtsc()};
 }
 
-static void end(struct vm_cpu *c, uint64_t since)
+static struct visit begin_access(struct vm_cpu *c, enum io_space space, uint64_t addr)
 {
-	stats_add(&c->stats.device_tsc, __builtin_ia32_rdtsc() - since);
+	bool profiled = c->vm->profile;
+
+	return begin(c, unlikely(profiled) ? io_owner(&c->vm->io, space, addr) : NULL, addr | (space == IO_PIO ? BIT(63) : 0));
+}
+
+static struct visit begin_lapic(struct vm_cpu *c)
+{
+	return begin(c, c->vm->io.lapic_opaque, 0);
+}
+
+static void end(struct vm_cpu *c, struct visit v)
+{
+	stats_add(&c->stats.device_tsc, __builtin_ia32_rdtsc() - v.tsc);
+	prof_end(c->vm->vcpu[c->index]->prof, v.was);
 }
 
 static uint64_t glue_read(struct vm_cpu *c, enum io_space space, uint64_t addr, unsigned size)
 {
-	uint64_t val = UINT64_MAX, since = begin();
+	uint64_t val = UINT64_MAX;
+	struct visit since = begin_access(c, space, addr);
 
 	(void)io_read_by(&c->vm->io, c->index, space, addr, size, &val);
 	end(c, since);
@@ -41,7 +64,7 @@ static uint64_t mmio_read(void *cpu, gpa_t gpa, unsigned size) { return glue_rea
 static void pio_write(void *opaque, uint16_t port, unsigned size, uint64_t val)
 {
 	struct vm_cpu *c = opaque;
-	uint64_t since = begin();
+	struct visit since = begin_access(c, IO_PIO, port);
 
 	(void)io_write_by(&c->vm->io, c->index, IO_PIO, port, size, val);
 	end(c, since);
@@ -52,7 +75,7 @@ static void pio_write(void *opaque, uint16_t port, unsigned size, uint64_t val)
 static void mmio_write(void *opaque, gpa_t gpa, unsigned size, uint64_t val)
 {
 	struct vm_cpu *c = opaque;
-	uint64_t since = begin();
+	struct visit since = begin_access(c, IO_MMIO, gpa);
 
 	(void)io_write_by(&c->vm->io, c->index, IO_MMIO, gpa, size, val);
 	end(c, since);
@@ -62,7 +85,7 @@ static bool irq_pending(void *opaque, unsigned cpu)
 {
 	struct vm_cpu *c = opaque;
 	struct io *io = &c->vm->io;
-	uint64_t since = begin();
+	struct visit since = begin_lapic(c);
 	bool pending;
 
 	pthread_mutex_lock(&io->lock);
@@ -76,7 +99,7 @@ static int irq_ack(void *opaque, unsigned cpu)
 {
 	struct vm_cpu *c = opaque;
 	struct io *io = &c->vm->io;
-	uint64_t since = begin();
+	struct visit since = begin_lapic(c);
 	int vector = -1;
 
 	pthread_mutex_lock(&io->lock);
@@ -93,7 +116,7 @@ static int apic_msr(void *opaque, unsigned cpu, bool write, uint32_t msr, uint64
 {
 	struct vm_cpu *c = opaque;
 	struct io *io = &c->vm->io;
-	uint64_t since = begin();
+	struct visit since = begin_lapic(c);
 	int ret;
 
 	if (!io->lapic)
@@ -109,7 +132,7 @@ static uint64_t cr8(void *opaque, unsigned cpu, bool write, uint64_t val)
 {
 	struct vm_cpu *c = opaque;
 	struct io *io = &c->vm->io;
-	uint64_t since = begin();
+	struct visit since = begin_lapic(c);
 
 	if (!io->lapic)
 		return 0;

@@ -63,6 +63,12 @@ static int take_files(struct vm *vm, const int *fds)
 		case PROTO_FD_STATS:
 			vm->stats_fd = fds[i];
 			break;
+		case PROTO_FD_PROFILE:
+			vm->profile_fd = fds[i];
+			break;
+		case PROTO_FD_PERF_MAP:
+			vm->perf_map_fd = fds[i];
+			break;
 		case PROTO_FD_GDB:
 			vm->gdb_fd = fds[i];
 			break;
@@ -171,7 +177,7 @@ const char *machine_create(struct vm *vm, struct proto_config *config, const int
 	const char *err;
 
 	vm->config = config;
-	vm->stats_fd = vm->gdb_fd = vm->control_fd = vm->dial_fd = -1;
+	vm->stats_fd = vm->profile_fd = vm->perf_map_fd = vm->gdb_fd = vm->control_fd = vm->dial_fd = -1;
 	vm->kernel.fd = -1;
 	vm->notify_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	vm->timer_fd = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
@@ -199,6 +205,8 @@ const char *machine_create(struct vm *vm, struct proto_config *config, const int
 		err = make_board(vm);
 	if (!err && vm_debugger_init(vm) < 0)
 		err = "the debugger's stub cannot be set up; free some host memory";
+	if (!err && vm_profile_create(vm) < 0)
+		err = "the profile cannot be set up; free some host memory";
 	return err;
 }
 

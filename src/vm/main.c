@@ -106,6 +106,7 @@ struct start {
 	pthread_mutex_t lock;
 	pthread_cond_t changed;
 	unsigned begun;
+	bool failed;
 	bool go;
 };
 
@@ -116,6 +117,7 @@ static void *vcpu_thread(void *arg)
 
 	pthread_mutex_lock(&s->lock);
 	c = &s->vm->cpu[s->begun++];
+	s->failed |= vm_profile_thread(c) != 0;
 	pthread_cond_broadcast(&s->changed);
 	while (!s->go)
 		pthread_cond_wait(&s->changed, &s->lock);
@@ -160,6 +162,8 @@ static int run(struct vm *vm)
 		log_error("cannot start a thread; raise the limit on processes");
 		return STATUS_START;
 	}
+	if (s.failed)
+		log_error("no timers for the profile: the limit on pending signals (ulimit -i) is too low");
 	vm_stats_init(vm);
 	ret = sandbox_seal(vm->console.tty ? STDIN_FILENO : -1, vm->dial_fd, ioctls, vm_nets_ioctls(vm, ioctls));
 	if (ret < 0 && ret != -ENOSYS) {
@@ -188,6 +192,7 @@ static int run(struct vm *vm)
 	console_close(&vm->console);
 	vm_disks_close(vm);
 	vm_stats_write(vm);
+	vm_profile_write(vm);
 	ctl_end(vm);
 	return ret;
 }

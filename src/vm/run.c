@@ -57,6 +57,7 @@ static void wait_for_event(struct vm_cpu *c)
 	struct vm *vm = c->vm;
 	struct vcpu *v = vm->vcpu[c->index];
 	uint64_t begin = vm_clock_now(&vm->clock), cpu_begin = thread_ns(), deadline, now;
+	unsigned was = prof_begin(v->prof, PROF_HALT);
 
 	cpu_pv_halt(v);
 	set_halted(c, true);
@@ -74,6 +75,7 @@ static void wait_for_event(struct vm_cpu *c)
 	stats_add(&c->stats.halted_ns, vm_clock_now(&vm->clock) - begin);
 	stats_add(&c->stats.exit_cpu_ns, thread_ns() - cpu_begin);
 	cpu_pv_wake(v);
+	prof_end(v->prof, was);
 }
 
 /* Takes the next step of starting up; true when the CPU runs (again). */
@@ -165,6 +167,7 @@ void *vm_vcpu_main(void *arg)
 	struct vm_cpu *c = arg;
 	struct vm *vm = c->vm;
 
+	vm_profile_run(c);
 	c->begun_ns = vm_clock_now(&vm->clock);
 	if (c->index == 0) {
 		pthread_mutex_lock(&vm->io.lock);
@@ -174,6 +177,7 @@ void *vm_vcpu_main(void *arg)
 	if (wait_for_start(c))
 		while (route(c, vm->engine->run(vm->vcpu[c->index])))
 			;
+	vm_profile_stop(c);
 	stats_add(&c->stats.end_cpu_ns, thread_ns());
 	vm->vcpus_ended++;
 	vm_notify(vm);

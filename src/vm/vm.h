@@ -30,6 +30,7 @@
 #include "vm/console.h"
 #include "vm/ctl.h"
 #include "vm/life.h"
+#include "vm/profile.h"
 
 struct json;
 struct gdb;
@@ -75,6 +76,8 @@ struct vm {
 	unsigned nmodules;
 	bool has_initrd;
 	int stats_fd, control_fd;
+	int profile_fd, perf_map_fd;
+	struct vm_profile *profile;       /* NULL: nobody asked for one */
 	int channel;
 	unsigned sandbox;                 /* enum sandbox_layer reached */
 

@@ -340,6 +340,13 @@ int insn_decode(struct insn *in, enum insn_mode mode, const uint8_t *code, size_
 	return 0;
 }
 
+const char *insn_name(unsigned mnemonic)
+{
+	const char *name = mnemonic <= ZYDIS_MNEMONIC_MAX_VALUE ? ZydisMnemonicGetString((ZydisMnemonic)mnemonic) : NULL;
+
+	return name ? name : "?";
+}
+
 const char *insn_format(const struct insn *in, gva_t rip, char *buf, size_t size)
 {
 	ZydisDecoder d;

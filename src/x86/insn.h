@@ -105,6 +105,9 @@ struct insn {
  */
 int insn_decode(struct insn *in, enum insn_mode mode, const uint8_t *code, size_t avail);
 
+/* The name of a mnemonic, in lower case. */
+const char *insn_name(unsigned mnemonic);
+
 /* Formats as Intel syntax for traces and dumps. Returns buf. */
 const char *insn_format(const struct insn *in, gva_t rip, char *buf, size_t size);
 

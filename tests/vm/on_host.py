@@ -214,6 +214,36 @@ def stats(engine):
     assert isinstance(data, dict) and data, "empty statistics"
 
 
+def profile(engine):
+    """The report of --profile: parts add up, the busiest ones are there; the statistics carry the same; perf's map names blocks."""
+    with tempfile.TemporaryDirectory() as d:
+        path, stats_path = os.path.join(d, "profile"), os.path.join(d, "stats")
+        append = machine.APPEND + " quiet doppel.run=/bin/true"
+        extra = ["--profile=" + path, "--stats", stats_path, "--perf-map", "--name", "probe"]
+        with Machine(command(engine, append=append, extra=extra), stdin=subprocess.DEVNULL) as m:
+            assert m.finish(BOOT[engine]) == 0
+        with open(path) as f:
+            text = f.read()
+        with open(stats_path) as f:
+            data = json.load(f)
+    pid = re.search(rb"/tmp/perf-(\d+)\.map names", m.err)
+    assert pid, f"--perf-map says nothing: {m.err[:200]}"
+    with open(f"/tmp/perf-{int(pid[1])}.map") as f:
+        lines = f.readlines()
+    os.unlink(f"/tmp/perf-{int(pid[1])}.map")
+    head = re.match(r"profile of probe, engine (\w+): (\d+) samples", text)
+    assert head and int(head[2]) > 100, "few samples, or another report: " + text[:200]
+    assert data["profile"]["samples"] == int(head[2])
+    code, work = data["profile_code"], data["profile_work"]
+    # The 40 largest of each list.
+    part = (sum(code.values()) + sum(work.values())) / int(head[2])
+    assert 0.97 < part <= 1, f"the parts are {part:.3f} of the whole"
+    assert "kernel code" in code and "SYSCALL" in data["profile_events"], str(code)
+    assert data["profile_functions"] and data["profile_blocks"] and "serial0" in data["profile_devices"]
+    assert "hottest blocks" in text
+    assert len(lines) > 1000 and all(re.match(r"[0-9a-f]+ [0-9a-f]+ guest-(kernel|user|user32):[0-9a-f]+\n", s) for s in lines)
+
+
 # --- what it costs --------------------------------------------------------------------------------------------------------
 
 

@@ -51,6 +51,7 @@ struct bt_block {
 	uint32_t entry_ind;   /* offsets into the code cache: entered with H_RIP set ... */
 	uint32_t entry_chk;   /* ... from a direct backward branch (tests v->event) ... */
 	uint32_t entry_plain; /* ... from any other direct branch */
+	uint32_t cold;        /* out-of-line code begins */
 	uint32_t host_end;
 	uint32_t page;
 	uint32_t next_in_page;
@@ -113,6 +114,7 @@ struct bt {
 	bool single;          /* lockstep: leave after every block; blocks end before interpreted instructions */
 	enum exit_reason exit;
 	uint32_t gen;         /* v->mmu.gen when a service began: what the running block knows of the tables */
+	struct bt_perf_map *perf_map;   /* NULL: nobody wants one */
 	bool leave;           /* bt_service must return to the run loop with `exit` */
 	struct {
 		uint64_t translated, blocks, flushes, links, misses, slow_fill, slow_interp, interp, signals, smc, events;
@@ -131,7 +133,8 @@ uint32_t bt_block_find(const struct bt *bt, uint32_t page, unsigned off);
 void bt_block_add(struct bt *bt, uint32_t block);
 void bt_block_publish(struct bt *bt, uint32_t block);                       /* enters it in the dispatch table */
 bool bt_code_write(void *opaque, gfn_t gfn, unsigned off, unsigned len);    /* mem_code_ops.write */
-uint32_t bt_site_find(const struct bt *bt, uint32_t host);                  /* by host code offset; 0 = none */
+uint32_t bt_block_at(const struct bt *bt, uint32_t host);                   /* by host code offset; 0 = none */
+uint32_t bt_site_find(const struct bt *bt, uint32_t host);                  /* likewise */
 static inline uint32_t bt_etab_off(uint32_t page) { return page * 4096 * 4; }
 
 /* translate.c: translates one block of `page`, whose frame has been marked (mem_code_mark), at `off`; returns its index or 0 if the cache is full. */
@@ -146,6 +149,14 @@ uint64_t bt_service(struct vcpu *v, unsigned reason);
 uint32_t bt_block_here(struct bt *bt);                 /* block at v->rip, translated if need be, or 0 */
 void bt_run_block(struct bt *bt, uint32_t block);      /* lockstep: runs one block of bt->single */
 
+/* profile.c: engine_ops.spot, .spots and .perf_map; a service and an interpreted instruction that are booked; a block for perf's map. */
+bool bt_spot(const struct vcpu *v, uintptr_t pc, struct engine_spot *out);
+extern const char *const bt_spots[];
+int bt_perf_map(struct vcpu *v, int fd);
+uint64_t bt_service_profiled(struct vcpu *v, unsigned reason, uint64_t (*service)(struct vcpu *v, unsigned reason));
+int bt_step_profiled(struct vcpu *v);
+void bt_perf_map_add(struct bt *bt, uint32_t block);   /* at v->rip */
+
 /* signal.c: host faults inside translated code become guest exceptions. */
 int bt_signal_setup(void);
 
@@ -158,6 +169,7 @@ void bt_stub_link(void);
 void bt_stub_event_host(void);
 void bt_stub_event_slot(void);
 void bt_stub_syscall(void);
+void bt_stubs_end(void);   /* no function: where those end */
 
 /* link.c: moves the guest's arithmetic flags between the host register and the flag slot. */
 void bt_emit_flags_save(struct emit *e);

@@ -13,8 +13,6 @@
 
 #include <errno.h>
 #include <sys/mman.h>
-#include <sys/syscall.h>
-#include <unistd.h>
 
 #include "base/log.h"
 
@@ -22,13 +20,13 @@
 #define GUARD_BYTES (1ull << 38) /* what a 36-bit index of 4-byte entries can reach */
 #define ETAB_BYTES(bt) ((size_t)(bt)->max_pages * 4096 * 4)
 
-/* Maps `size` bytes below 2 GiB, where nothing is mapped yet. fd -1 = anonymous. */
-static void *map_low(size_t size, int prot, int fd)
+/* Maps `size` bytes of anonymous memory below 2 GiB, where nothing is mapped yet. */
+static void *map_low(size_t size, int prot)
 {
-	int flags = MAP_FIXED_NOREPLACE | MAP_NORESERVE | (fd < 0 ? MAP_PRIVATE | MAP_ANONYMOUS : MAP_SHARED);
+	int flags = MAP_FIXED_NOREPLACE | MAP_NORESERVE | MAP_PRIVATE | MAP_ANONYMOUS;
 
 	for (uintptr_t at = 0x10000000; at + size < 0x7fff0000; at += 0x1000000) {
-		void *p = mmap((void *)at, size, prot, flags, fd, 0);
+		void *p = mmap((void *)at, size, prot, flags, -1, 0);
 
 		if (p == (void *)at)
 			return p;
@@ -45,23 +43,18 @@ static void *map_array(size_t bytes)
 	return p == MAP_FAILED ? NULL : p;
 }
 
+/* Shared anonymous memory, mapped a second time (mremap(2) with an old size of 0): perf takes that for generated code and looks for its
+ * map file, which it does not for a memfd. */
 static int map_code(struct bt *bt)
 {
-	int fd = (int)syscall(SYS_memfd_create, "doppel-code", 0);
-	void *w;
+	uint8_t *w = mmap(NULL, BT_CODE_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	void *x = map_low(BT_CODE_SIZE, PROT_NONE);
 
-	if (fd < 0)
-		return -errno;
-	if (ftruncate(fd, BT_CODE_SIZE) < 0) {
-		close(fd);
-		return -errno;
-	}
-	bt->code_x = (uintptr_t)map_low(BT_CODE_SIZE, PROT_READ | PROT_EXEC, fd);
-	w = mmap(NULL, BT_CODE_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-	close(fd);
-	if (!bt->code_x || w == MAP_FAILED)
-		return -ENOMEM;
 	bt->code_w = w;
+	bt->code_x = (uintptr_t)x;
+	if (w == MAP_FAILED || !x || mremap(w, 0, BT_CODE_SIZE, MREMAP_MAYMOVE | MREMAP_FIXED, x) != x ||
+	    mprotect(x, BT_CODE_SIZE, PROT_READ | PROT_EXEC) < 0)
+		return -ENOMEM;
 	return 0;
 }
 
@@ -114,9 +107,9 @@ static void write_thunks(struct bt *bt)
 
 static int map_tables(struct bt *bt)
 {
-	bt->etab = map_low(ETAB_BYTES(bt), PROT_READ | PROT_WRITE, -1);
+	bt->etab = map_low(ETAB_BYTES(bt), PROT_READ | PROT_WRITE);
 	for (unsigned m = 0; m < BT_XTABS; m++)
-		bt->xtab[m] = map_low(XTAB_ENTRIES * 8, PROT_READ | PROT_WRITE, -1);
+		bt->xtab[m] = map_low(XTAB_ENTRIES * 8, PROT_READ | PROT_WRITE);
 	bt->guard = mmap(NULL, GUARD_BYTES, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 	bt->page = map_array(BT_MAX_PAGES * sizeof(*bt->page));
 	bt->block = map_array(BT_MAX_BLOCKS * sizeof(*bt->block));
@@ -306,7 +299,7 @@ bool bt_code_write(void *opaque, gfn_t gfn, unsigned off, unsigned len)
 	return empty;
 }
 
-uint32_t bt_site_find(const struct bt *bt, uint32_t host)
+uint32_t bt_block_at(const struct bt *bt, uint32_t host)
 {
 	uint32_t lo = 1, hi = bt->nblocks;
 
@@ -318,14 +311,19 @@ uint32_t bt_site_find(const struct bt *bt, uint32_t host)
 		else
 			hi = mid;
 	}
-	if (lo >= bt->nblocks || host >= bt->block[lo].host_end)
-		return 0;
+	return lo < bt->nblocks && host >= bt->block[lo].entry_ind && host < bt->block[lo].host_end ? lo : 0;
+}
+
+uint32_t bt_site_find(const struct bt *bt, uint32_t host)
+{
+	uint32_t b = bt_block_at(bt, host);
+
 	/* The last one: an indirect branch at its dispatch comes behind its own memory access. */
-	for (uint32_t s = bt->block[lo].nsites; s-- > 0;) {
-		const struct bt_site *site = &bt->site[bt->block[lo].first_site + s];
+	for (uint32_t s = b ? bt->block[b].nsites : 0; s-- > 0;) {
+		const struct bt_site *site = &bt->site[bt->block[b].first_site + s];
 
 		if (host >= site->start && host < site->next)
-			return bt->block[lo].first_site + s;
+			return bt->block[b].first_site + s;
 	}
 	return 0;
 }

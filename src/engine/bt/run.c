@@ -146,6 +146,18 @@ static uint32_t lookup_page(struct bt *bt)
 	return page;
 }
 
+/* The block at v->rip of `page`; 0 if the cache is full. */
+static uint32_t translate(struct bt *bt, uint32_t page, unsigned off)
+{
+	unsigned was = prof_begin(bt->v->prof, PROF_TRANSLATE);
+	uint32_t b = bt_translate(bt, page, off);
+
+	if (unlikely(bt->perf_map) && b)
+		bt_perf_map_add(bt, b);
+	prof_end(bt->v->prof, was);
+	return b;
+}
+
 /* The block at v->rip, translated if need be; 0 if the interpreter must take this instruction. plain: without spans. */
 static uint32_t lookup(struct bt *bt, bool plain)
 {
@@ -171,7 +183,7 @@ static uint32_t lookup(struct bt *bt, bool plain)
 		if (generation != bt->generation)
 			continue;
 		if (page)
-			b = bt_translate(bt, page, off);
+			b = translate(bt, page, off);
 		if (!b)
 			bt_flush(bt);
 	}
@@ -287,7 +299,7 @@ static uint64_t link_branch(struct bt *bt, uint32_t l)
 	return resume(bt, bt->block[b].entry_ind);
 }
 
-uint64_t bt_service(struct vcpu *v, unsigned reason)
+static uint64_t service(struct vcpu *v, unsigned reason)
 {
 	struct bt *bt = bt_of(v);
 	uint32_t arg = (uint32_t)*hot(v, H_SITE);
@@ -317,6 +329,11 @@ uint64_t bt_service(struct vcpu *v, unsigned reason)
 		sync_in(v, page_base + bt->block[arg].off, reason == BT_SVC_EVENT_SLOT);
 		return 0;
 	}
+}
+
+uint64_t bt_service(struct vcpu *v, unsigned reason)
+{
+	return unlikely(v->prof) ? bt_service_profiled(v, reason, service) : service(v, reason);
 }
 
 /* --- run loop ------------------------------------------------------------------------------------------------------ */
@@ -358,7 +375,7 @@ static enum exit_reason bt_loop(struct bt *bt)
 		/* Not translatable here and now, or an event came: one instruction, then look again. */
 		if (cpu_break_due(v))
 			return EXIT_DEBUG;
-		r = interp_step(v);
+		r = unlikely(v->prof) ? bt_step_profiled(v) : interp_step(v);
 		if (r < 0)
 			return EXIT_SHUTDOWN;
 	}
@@ -397,6 +414,7 @@ static void bt_destroy(struct vcpu *v)
 	struct bt *bt = bt_of(v);
 
 	v->mmu.code_ops = NULL;
+	(void)bt_perf_map(v, -1);
 	bt_cache_destroy(bt);
 	free(bt);
 	engine_slots(v)->bt = NULL;
@@ -477,4 +495,7 @@ const struct engine_ops engine_bt = {
 	.run = bt_run,
 	.reset = bt_reset,
 	.stats = bt_stats,
+	.spot = bt_spot,
+	.spots = bt_spots,
+	.perf_map = bt_perf_map,
 };

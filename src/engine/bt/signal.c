@@ -36,6 +36,8 @@ static bool redirect(const siginfo_t *si, greg_t *regs)
 	if (pc < bt->code_x || pc >= bt->code_x + BT_CODE_SIZE)
 		return false;
 	bt->stats.signals++;
+	if (v->prof)
+		v->prof->host_fault = true;
 	site = bt_site_find(bt, (uint32_t)(pc - bt->code_x));
 	if (!site)
 		return false;

@@ -110,4 +110,6 @@ service_common:
 	pop %rbx
 	ret
 	.size service_common, . - service_common
+	.globl bt_stubs_end
+bt_stubs_end:
 	.section .note.GNU-stack, "", @progbits

@@ -301,6 +301,7 @@ static void emit_cold(struct tr *t, uint8_t *event_ind, uint8_t *event_chk)
 	struct emit *e = &t->e;
 	struct bt *bt = t->bt;
 
+	bt->block[t->block].cold = tr_here(t);
 	for (unsigned i = 0; i < t->ncold; i++)
 		emit_cold_access(t, &t->cold[i]);
 	for (unsigned i = 0; i < t->nlinks; i++) {

@@ -76,6 +76,7 @@ static int step_careful(struct vcpu *v, struct interp *ip)
 	if (!e)
 		return deliver(v);
 	v->stats.insns_interp++;
+	prof_insn(v->prof, e->in.mnemonic);
 	/* RF suppresses breakpoints for one instruction; a fault pushes it set again (cpu_deliver_exception). */
 	v->rflags &= ~(uint64_t)FL_RF;
 	r = e->fn(v, &e->in);
@@ -111,6 +112,7 @@ static inline int step(struct vcpu *v, struct interp *ip)
 	if (unlikely(!e))
 		return deliver(v);
 	v->stats.insns_interp++;
+	prof_insn(v->prof, e->in.mnemonic);
 	r = e->fn(v, &e->in);
 	if (likely(r == OP_NEXT)) {
 		v->rip = next_rip(v, &e->in);
