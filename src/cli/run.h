@@ -70,8 +70,15 @@ struct run_place {
 };
 
 /* A shared folder's server, and vsock's connections, live as long as the machine does. */
+struct run_folder {
+	int dir;
+	char *path;                        /* without links */
+	bool read_only;
+};
 struct run_shares {
 	struct run_arg share[PROTO_MAX_SHARES];
+	struct run_folder folder[PROTO_MAX_SHARES];
+	unsigned opened;
 	pid_t pid[PROTO_MAX_SHARES];
 	unsigned started;
 };
@@ -176,9 +183,11 @@ void run_gdb_release(struct run_request *req);
 /* run_config.c: applies one configuration file to *req. */
 int run_read_config(struct run_request *req, const struct run_arg *file);
 
-/* run_share.c: --share, the servers. run_share_end() waits for them, a while, after the machine's descriptors are closed. */
+/* run_share.c: --share, the servers. run_share_start() starts them, when standard error is where it is to stay; run_share_end() waits for
+ * them, a while, after the machine's descriptors are closed. */
 int run_share_set(struct run_request *req, const struct run_arg *arg);
 int run_share_finish(struct run_request *req);
+int run_share_start(struct run_request *req);
 void run_share_end(struct run_request *req);
 
 /* run_vsock.c: --vsock. Serving means: the machine's requests for connections and those to the listening socket, on the loop. */

@@ -3,7 +3,9 @@
  * --share: parsing, and starting the servers of shared folders (doppel-fs).
  *
  * Invariant and rules: run.h. The server has the user's rights and nothing else; the machine gets one end of a socket pair. When the
- * last copy of that end is closed, however that comes about, the server ends.
+ * last copy of that end is closed, however that comes about, the server ends. It says what it has to say on standard error, so that
+ * of a detached machine is started only when the log has taken the place of the terminal: who waits for the end of the output of
+ * `doppel run -d` must not wait for the server.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -119,41 +121,25 @@ static int start_server(struct run_request *req, const char *program, struct sha
 	return ret;
 }
 
-static int share(struct run_request *req, const struct run_arg *arg)
+/* Everything about a folder that can be wrong, while messages still go where the user sees them and relative names mean something. */
+static int open_folder(struct run_request *req, const struct run_arg *arg, struct run_folder *f)
 {
-	struct share_start start = {.uid = geteuid(), .gid = getegid()};
 	struct share_options s;
-	char program[PATH_MAX];
 	const char *path;
-	int ret = parse(&s, arg), dir, end = -1;
+	int ret = parse(&s, arg);
 
 	if (ret)
 		return ret;
 	path = run_path(req, arg, s.path, strlen(s.path));
 	if (!path)
 		return run_error(arg, STATUS_START, "out of memory; free some and try again");
-	if (find_server(program, sizeof(program)) < 0)
-		return run_error(arg, STATUS_START, "%s is missing; build or install doppel again (`make`)", program);
-	dir = open(path, O_PATH | O_DIRECTORY | O_CLOEXEC);
-	if (dir < 0 || !realpath(path, start.path)) {
-		ret = run_error(arg, STATUS_START, "cannot open %s: %s; give a folder that you may enter", path, strerror(errno));
-		goto out;
-	}
-	start.read_only = s.read_only;
-	ret = start_server(req, program, &start, dir, &end);
-	if (ret == -ENOTCONN)
-		ret = STATUS_START; /* the server has said why */
-	else if (ret)
-		ret = run_error(arg, STATUS_START, "cannot start the server of %s: %s; raise the limits on processes and open files",
-				path, strerror(-ret));
-	else if (!run_add_fd(req, end, PROTO_FD_SHARE)) {
-		close(end);
-		ret = run_error(arg, STATUS_START, "too many files are passed to the machine; use fewer");
-	}
-out:
-	if (dir >= 0)
-		close(dir);
-	return ret;
+	f->dir = open(path, O_PATH | O_DIRECTORY | O_CLOEXEC);
+	f->path = f->dir < 0 ? NULL : realpath(path, NULL);
+	if (!f->path || strlen(f->path) >= sizeof(((struct share_start *)0)->path))
+		return run_error(arg, STATUS_START, "cannot open %s: %s; give a folder that you may enter", path,
+				 strerror(f->path ? ENAMETOOLONG : errno));
+	f->read_only = s.read_only;
+	return 0;
 }
 
 int run_share_finish(struct run_request *req)
@@ -161,13 +147,50 @@ int run_share_finish(struct run_request *req)
 	int ret = 0;
 
 	for (unsigned i = 0; ret == 0 && i < req->config.nshares; i++)
-		ret = share(req, &req->shares.share[i]);
+		ret = open_folder(req, &req->shares.share[i], &req->shares.folder[req->shares.opened++]);
+	return ret;
+}
+
+static int start(struct run_request *req, const struct run_arg *arg, const struct run_folder *f)
+{
+	struct share_start start = {.uid = geteuid(), .gid = getegid(), .read_only = f->read_only};
+	char program[PATH_MAX];
+	int ret, end = -1;
+
+	if (find_server(program, sizeof(program)) < 0)
+		return run_error(arg, STATUS_START, "%s is missing; build or install doppel again (`make`)", program);
+	strcpy(start.path, f->path); /* open_folder() has measured it */
+	ret = start_server(req, program, &start, f->dir, &end);
+	if (ret == -ENOTCONN)
+		return STATUS_START; /* the server has said why */
+	if (ret)
+		return run_error(arg, STATUS_START, "cannot start the server of %s: %s; raise the limits on processes and open files",
+				 f->path, strerror(-ret));
+	if (run_add_fd(req, end, PROTO_FD_SHARE))
+		return 0;
+	close(end);
+	return run_error(arg, STATUS_START, "too many files are passed to the machine; use fewer");
+}
+
+int run_share_start(struct run_request *req)
+{
+	int ret = 0;
+
+	for (unsigned i = 0; ret == 0 && i < req->shares.opened; i++)
+		ret = start(req, &req->shares.share[i], &req->shares.folder[i]);
 	return ret;
 }
 
 void run_share_end(struct run_request *req)
 {
 	const struct timespec pause = {.tv_nsec = 10000000};
+
+	for (unsigned i = 0; i < req->shares.opened; i++) {
+		if (req->shares.folder[i].dir >= 0)
+			close(req->shares.folder[i].dir);
+		free(req->shares.folder[i].path);
+	}
+	req->shares.opened = 0;
 
 	/* They end at once, unless the host's disk keeps one busy: that is no reason to wait for ever. */
 	for (unsigned i = 0; i < req->shares.started; i++)

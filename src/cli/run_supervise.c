@@ -234,12 +234,13 @@ static int exit_status(struct supervisor *s, int status)
 /* What depends on this being the process that minds the machine. */
 static int settle(struct run_request *req)
 {
-	int ret;
+	int ret = 0;
 
-	if (req->config.flags & PROTO_F_CHECK)
-		return 0;
-	ret = run_take_place(req);
-	return ret || !req->detached_news ? ret : run_start_log(req);
+	if (!(req->config.flags & PROTO_F_CHECK))
+		ret = run_take_place(req);
+	if (ret == 0 && req->detached_news)
+		ret = run_start_log(req);
+	return ret ? ret : run_share_start(req);
 }
 
 int run_supervise(struct run_request *req)

@@ -13,6 +13,7 @@ import select
 import shutil
 import signal
 import subprocess
+import tempfile
 import termios
 import time
 
@@ -51,6 +52,18 @@ def engines():
     out = subprocess.run([DOPPEL, "check", "--format", "json"], capture_output=True, text=True, timeout=60).stdout
     works = [e["name"] for e in json.loads(out)["engines"] if e["works"] and e["name"] != "lockstep"]
     return sorted(works, key=["kvm", "bt", "interp"].index)
+
+
+NOBODY = 65534  # an ordinary user, when the tests run as root
+
+
+def copies(files):
+    """A folder with doppel's programs and `files` that every user may read, which cannot be said of the tree; the caller removes it."""
+    folder = tempfile.mkdtemp(prefix="doppel-bin-")
+    os.chmod(folder, 0o755)
+    for f in (DOPPEL, DOPPEL + "-vm", DOPPEL + "-fs", *files):
+        shutil.copy(f, folder)
+    return folder
 
 
 class Timeout(Exception):

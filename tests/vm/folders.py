@@ -2,7 +2,6 @@
 """Shared folders under Debian's own virtiofs driver: tests/vm/guest/folder.sh in the guest; then the folder is looked at from outside."""
 import array
 import os
-import pwd
 import re
 import shutil
 import subprocess
@@ -60,27 +59,18 @@ def look(folder, rw, owner):
     assert os.listdir(os.path.join(folder, "ro")) == ["name"]
 
 
-def ordinary():
-    """Number and copies of the programs of a user who is not root and owns nothing."""
-    nobody = pwd.getpwnam("nobody").pw_uid
-    programs = tempfile.mkdtemp(prefix="doppel-bin-")
-    os.chmod(programs, 0o755)
-    for f in (machine.DOPPEL, machine.DOPPEL + "-vm", machine.DOPPEL + "-fs", machine.KERNEL, in_guest.VM_INITRD):
-        shutil.copy(f, programs)
-    return nobody, programs
-
-
 def shares(report, engine, user, log_dir):
     """user: "caller", or "other" for somebody who is not root. Each line of the guest is a case of its own."""
     if user == "other" and os.getuid() != 0:
         raise Skip("already an ordinary user")
-    owner, programs = ordinary() if user == "other" else (os.getuid(), None)
-    where = [os.path.dirname(machine.DOPPEL), machine.KERNEL, in_guest.VM_INITRD] if not programs else \
-        [programs, *(os.path.join(programs, os.path.basename(f)) for f in (machine.KERNEL, in_guest.VM_INITRD))]
+    owner = machine.NOBODY if user == "other" else os.getuid()
+    programs = machine.copies([machine.KERNEL, in_guest.VM_INITRD]) if user == "other" else None
+    doppel, kernel, initrd = (os.path.join(programs or os.path.dirname(f), os.path.basename(f))
+                              for f in (machine.DOPPEL, machine.KERNEL, in_guest.VM_INITRD))
     folder = tempfile.mkdtemp(prefix="doppel-share-")
     try:
         rw = prepare(folder, owner)
-        cmd = [os.path.join(where[0], "doppel"), "run", "--engine", engine, "--kernel", where[1], "--initrd", where[2], "--append",
+        cmd = [doppel, "run", "--engine", engine, "--kernel", kernel, "--initrd", initrd, "--append",
                machine.APPEND + " doppel.run=/folder.sh", "--share", f"{rw},tag=rw", "--share", f"{folder}/ro,tag=ro,readonly=on"]
         with Machine(cmd, stdin=subprocess.DEVNULL, user=owner if programs else None,
                      log=os.path.join(log_dir, f"vm-{engine}-folder-{user}.log")) as m:

@@ -20,26 +20,41 @@ PROMPT = rb"doppel:/root# "
 
 
 class Detached:
-    """A detached machine in a runtime directory of its own; ended with the block."""
+    """A detached machine in a runtime directory of its own; ended with the block. With `user`, another user's (only root can)."""
 
-    def __init__(self, engine, name="probe", extra=(), append=machine.APPEND, initrd=machine.INITRD):
-        self.engine, self.name, self.extra, self.append, self.initrd = engine, name, extra, append, initrd
-
-    def __enter__(self):
+    def __init__(self, engine, name="probe", extra=(), append=machine.APPEND, initrd=machine.INITRD, user=None):
+        self.name, self.extra = name, extra
         self.dir = tempfile.mkdtemp(prefix="doppel-verbs-")
         self.env = {**os.environ, "XDG_RUNTIME_DIR": self.dir}
-        p = self.run("run", *machine.doppel_cmd(self.engine, append=self.append, initrd=self.initrd)[2:], "--name", self.name, "-d", *self.extra,
-                     timeout=30)
+        self.who = {} if user is None else {"user": user, "group": user, "extra_groups": []}
+        self.copies = None if user is None else machine.copies([machine.KERNEL, initrd])
+        if user is not None:
+            os.chown(self.dir, user, user)
+        self.doppel, kernel, initrd = (os.path.join(self.copies or os.path.dirname(f), os.path.basename(f))
+                                       for f in (machine.DOPPEL, machine.KERNEL, initrd))
+        self.boot = machine.doppel_cmd(engine, append=append, kernel=kernel, initrd=initrd)[2:]
+
+    def start(self):
+        p = self.run("run", *self.boot, "--name", self.name, "-d", *self.extra)
         assert p.returncode == 0 and p.stdout == self.name + "\n", f"run -d: {p.returncode} {p.stdout} {p.stderr}"
+
+    def __enter__(self):
+        try:
+            self.start()
+        except BaseException:
+            self.__exit__()
+            raise
         return self
 
     def __exit__(self, *_):
         self.run("stop", self.name, "--force")
         shutil.rmtree(self.dir)
+        if self.copies:
+            shutil.rmtree(self.copies)
 
     def run(self, *args, timeout=30, **kw):
-        return subprocess.run([machine.DOPPEL, *args], env=self.env, stdin=kw.pop("stdin", subprocess.DEVNULL), capture_output=True,
-                              text=True, errors="replace", timeout=timeout, **kw)
+        return subprocess.run([self.doppel, *args], env=self.env, stdin=kw.pop("stdin", subprocess.DEVNULL), capture_output=True,
+                              text=True, errors="replace", timeout=timeout, **self.who, **kw)
 
     def ok(self, *args, **kw):
         p = self.run(*args, **kw)
@@ -61,7 +76,7 @@ class Detached:
 
     @contextlib.contextmanager
     def console(self, *args):
-        c = Console([machine.DOPPEL, "console", self.name, *args], self.env)
+        c = Console([self.doppel, "console", self.name, *args], self.env, self.who)
         try:
             yield c
         finally:
@@ -71,8 +86,8 @@ class Detached:
 class Console:
     """A `doppel console` on pipes."""
 
-    def __init__(self, cmd, env):
-        self.proc = subprocess.Popen(cmd, env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    def __init__(self, cmd, env, who):
+        self.proc = subprocess.Popen(cmd, env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **who)
         os.set_blocking(self.proc.stdout.fileno(), False)
         self.out = b""
 
