@@ -35,6 +35,7 @@ enum prof_kind {
 	PROF_FAULT,           /* ends in an exception */
 	PROF_SLOW,            /* none of these */
 	PROF_HOST_FAULT,      /* the host's processor refused the instruction */
+	PROF_INSN_CROSSING,   /* an interpreted instruction that crosses a page */
 	PROF_INSN,            /* + mnemonic: an interpreted instruction */
 	PROF_KINDS = PROF_INSN + 2048,
 };
@@ -47,6 +48,14 @@ struct prof_device {
 	uint32_t samples;
 };
 
+/* Where the monitor is called from: a guest address, for one kind. */
+#define PROF_PLACES 8192u /* a power of two */
+struct prof_place {
+	uint64_t addr;
+	uint64_t count;       /* 0: unused */
+	uint32_t kind;
+};
+
 struct prof {
 	uint8_t activity;     /* enum prof_activity */
 	uint8_t device;       /* PROF_DEVICE: index */
@@ -57,6 +66,7 @@ struct prof {
 	uint32_t samples[PROF_KINDS][PROF_ACTIVITIES];
 	uint64_t count[PROF_KINDS];
 	struct prof_device dev[PROF_DEVICES];
+	struct prof_place place[PROF_PLACES];
 };
 
 /* Marks what runs from here to prof_end(), which gets what this returns. */
@@ -105,6 +115,23 @@ static inline void prof_book(struct prof *p, unsigned kind)
 	}
 	p->count[kind]++;
 	p->mnemonic = 0;
+}
+
+/* A service of this kind was asked for at a guest address. What finds no room is not told apart. p is not NULL. */
+static inline void prof_place(struct prof *p, uint64_t addr, unsigned kind)
+{
+	uint64_t h = (addr ^ kind) * 0x9e3779b97f4a7c15ull >> 32;
+
+	for (unsigned i = 0; i < 8; i++) {
+		struct prof_place *e = &p->place[(h + i) & (PROF_PLACES - 1)];
+
+		if (e->count && (e->addr != addr || e->kind != kind))
+			continue;
+		e->addr = addr;
+		e->kind = kind;
+		__atomic_store_n(&e->count, e->count + 1, __ATOMIC_RELEASE);
+		return;
+	}
 }
 
 /* The device whose registers are accessed, as index for `device`. p is not NULL. */

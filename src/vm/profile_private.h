@@ -33,7 +33,7 @@ struct profile_cpu {
 	struct prof prof;
 };
 
-#define PROFILE_SECTIONS 7
+#define PROFILE_SECTIONS 8
 struct vm_profile {
 	struct vm *vm;
 	struct symbols symbols;

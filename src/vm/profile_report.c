@@ -178,6 +178,23 @@ static struct list block_list(const struct vm_profile *p)
 	return l;
 }
 
+/* Where slow accesses and interpreted instructions are, by how often. */
+static struct list place_list(const struct vm_profile *p)
+{
+	struct list l = list_create((size_t)p->vm->ncpus * PROF_PLACES);
+
+	for (unsigned i = 0; l.row && i < p->vm->ncpus; i++)
+		for (unsigned k = 0; k < PROF_PLACES; k++) {
+			const struct prof_place *e = &p->cpu[i].prof.place[k];
+			uint64_t count = __atomic_load_n(&e->count, __ATOMIC_ACQUIRE);
+
+			if (count)
+				l.row[l.n++] = (struct row){.key = e->kind, .part = {e->addr}, .count = count};
+		}
+	list_sort(&l);
+	return l;
+}
+
 /* --- names ---------------------------------------------------------------------------------------------------------- */
 
 static const char *code_name(const struct vm_profile *p, const struct row *r, char *buf, size_t size)
@@ -205,6 +222,7 @@ static const char *work_name(const struct vm_profile *p, const struct row *r, ch
 		[PROF_FAULT] = "access: page fault or other exception",
 		[PROF_SLOW] = "access: other",
 		[PROF_HOST_FAULT] = "fault of the host's processor",
+		[PROF_INSN_CROSSING] = "interpreted: crosses a page",
 	};
 
 	(void)p;
@@ -213,6 +231,14 @@ static const char *work_name(const struct vm_profile *p, const struct row *r, ch
 	if (r->key == PROF_INSN)
 		return "interpreted: exception while fetching";
 	snprintf(buf, size, "interpreted: %s", insn_name((unsigned)r->key - PROF_INSN));
+	return buf;
+}
+
+static const char *place_name(const struct vm_profile *p, const struct row *r, char *buf, size_t size)
+{
+	char what[64];
+
+	snprintf(buf, size, "%llx %s", (unsigned long long)r->part[0], work_name(p, r, what, sizeof(what)));
 	return buf;
 }
 
@@ -247,7 +273,7 @@ typedef const char *name_fn(const struct vm_profile *p, const struct row *r, cha
 
 static void emit_list(const struct vm_profile *p, struct list l, name_fn *name, bool counts, stats_emit_fn *emit, void *o)
 {
-	char buf[64];
+	char buf[96];
 
 	if (counts && l.row)
 		qsort(l.row, l.n, sizeof(*l.row), by_count);
@@ -300,6 +326,7 @@ static void emit_work(void *p, stats_emit_fn *emit, void *o) { emit_list(p, work
 static void emit_events(void *p, stats_emit_fn *emit, void *o) { emit_list(p, work_list(p), work_name, true, emit, o); }
 static void emit_devices(void *p, stats_emit_fn *emit, void *o) { emit_list(p, device_list(p), device_name, false, emit, o); }
 static void emit_functions(void *p, stats_emit_fn *emit, void *o) { emit_list(p, function_list(p), function_name, false, emit, o); }
+static void emit_places(void *p, stats_emit_fn *emit, void *o) { emit_list(p, place_list(p), place_name, true, emit, o); }
 static void emit_blocks(void *p, stats_emit_fn *emit, void *o) { emit_list(p, block_list(p), block_name, false, emit, o); }
 
 void profile_register(struct vm_profile *p)
@@ -309,6 +336,7 @@ void profile_register(struct vm_profile *p)
 		{.section = "profile_code", .emit = emit_code},
 		{.section = "profile_work", .emit = emit_work},
 		{.section = "profile_events", .emit = emit_events},
+		{.section = "profile_places", .emit = emit_places},
 		{.section = "profile_devices", .emit = emit_devices},
 		{.section = "profile_functions", .emit = emit_functions},
 		{.section = "profile_blocks", .emit = emit_blocks},
@@ -394,6 +422,19 @@ static void print_blocks(const struct vm_profile *p, uint64_t all, int fd)
 	free(l.row);
 }
 
+static void print_places(const struct vm_profile *p, int fd)
+{
+	struct list l = place_list(p);
+	char buf[64];
+
+	if (l.n)
+		dprintf(fd, "\n     times  slow accesses and interpreted instructions, by place\n");
+	for (size_t i = 0; i < l.n && i < TOP; i++)
+		dprintf(fd, "%10llu  %16llx  %s\n", (unsigned long long)l.row[i].count, (unsigned long long)l.row[i].part[0],
+			work_name(p, &l.row[i], buf, sizeof(buf)));
+	free(l.row);
+}
+
 void profile_print(struct vm_profile *p, int fd)
 {
 	uint64_t idle = halted(p), all = all_samples(p) - idle;
@@ -409,6 +450,7 @@ void profile_print(struct vm_profile *p, int fd)
 		(double)ns_of(ru.ru_utime) / 1e9, (double)ns_of(ru.ru_stime) / 1e9, ru.ru_minflt);
 	print_list(p, code_list(p), "translated code", code_name, all, fd);
 	print_work(p, all, fd);
+	print_places(p, fd);
 	print_devices(p, all, fd);
 	print_list(p, function_list(p), "functions of the monitor (the same samples once more)", function_name, all, fd);
 	print_blocks(p, all, fd);

@@ -121,9 +121,17 @@ uint64_t bt_service_profiled(struct vcpu *v, unsigned reason, uint64_t (*service
 	struct prof *p = v->prof;
 	struct access a = {0};
 	unsigned kind = kinds[reason];
+	gva_t at = v->hot[H_PB / 8];
+	bool crossing = false;
 	uint64_t r;
 
 	prof_open(p);
+	if (reason == BT_SVC_SLOW || reason == BT_SVC_INTERP) {
+		const struct bt_site *s = &bt->site[(uint32_t)v->hot[H_SITE / 8]];
+
+		at += s->off;
+		crossing = !s->len; /* could not be decoded from the page alone */
+	}
 	if (reason == BT_SVC_SLOW)
 		a = access_begin(bt);
 	else if (reason == BT_SVC_SYSCALL && (bt->site[(uint32_t)v->hot[H_SITE / 8]].flags & SITE_SYSRET))
@@ -132,8 +140,10 @@ uint64_t bt_service_profiled(struct vcpu *v, unsigned reason, uint64_t (*service
 	if (reason == BT_SVC_SLOW)
 		kind = access_kind(v, &a);
 	else if (reason == BT_SVC_INTERP)
-		kind = p->host_fault ? PROF_HOST_FAULT : PROF_INSN + p->mnemonic;
+		kind = p->host_fault ? PROF_HOST_FAULT : crossing ? PROF_INSN_CROSSING : PROF_INSN + p->mnemonic;
 	p->host_fault = false;
+	if (reason == BT_SVC_SLOW || reason == BT_SVC_INTERP)
+		prof_place(p, at, kind);
 	prof_book(p, kind);
 	return r;
 }
