@@ -12,8 +12,14 @@ $(BENCH)/initramfs.cpio.gz: $(BENCH)/bench bench/guest/bench.sh $(GUEST)/initram
 	$(Q)printf 'file /bench 755 $(BENCH)/bench\nfile /bench.sh 755 bench/guest/bench.sh\n' | $(GUEST)/newc | gzip -9n | \
 		cat $(GUEST)/initramfs.cpio.gz - > $@
 
+$(BENCH)/io.cpio.gz: bench/guest/io.sh guest/tools.sh $(GUEST)/initramfs.cpio.gz $(GUEST)/modules.cpio.gz $(GUEST)/newc
+	@mkdir -p $(@D)
+	@echo "  CPIO    $@"
+	$(Q)printf 'file /io.sh 755 bench/guest/io.sh\nfile /tools.sh 755 guest/tools.sh\n' | $(GUEST)/newc | gzip -9n | \
+		cat $(GUEST)/initramfs.cpio.gz $(GUEST)/modules.cpio.gz - > $@
+
 # make bench ARGS="--format json"
-bench: all $(BENCH)/initramfs.cpio.gz $(GUEST_FILES) | $(BUILD)/.deps-test
+bench: all $(BENCH)/initramfs.cpio.gz $(BENCH)/io.cpio.gz $(GUEST)/tools.img $(GUEST_FILES) | $(BUILD)/.deps-test
 	$(Q)BUILD=$(BUILD) bench/run $(ARGS)
 
 .PHONY: bench
