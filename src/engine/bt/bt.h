@@ -172,8 +172,8 @@ void bt_stub_syscall(void);
 void bt_stubs_end(void);   /* no function: where those end */
 
 /* link.c: moves the guest's arithmetic flags between the host register and the flag slot. */
-void bt_emit_flags_save(struct emit *e);
-void bt_emit_flags_restore(struct emit *e);
+void bt_emit_flags_save(struct emit *e, unsigned scratch);    /* scratch: a host register to lose */
+void bt_emit_flags_restore(struct emit *e, unsigned scratch); /* ... NOREG: none is free */
 /* cache.c: a cursor at the end of the used cache. */
 struct emit bt_emit_at_end(struct bt *bt);
 

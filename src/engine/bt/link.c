@@ -10,23 +10,30 @@
 #include "engine/bt/bt.h"
 
 
-void bt_emit_flags_save(struct emit *e)
+/* RAX is kept in a register, which costs its reader no round trip through memory. */
+void bt_emit_flags_save(struct emit *e, unsigned scratch)
 {
-	emit_store(e, EMEM(RSP, H_TMP0), RAX);
+	emit_mov(e, scratch, RAX);
 	emit_byte(e, 0x9f); /* lahf */
 	emit_op_reg(e, false, 0x0f90, 0, RAX); /* seto al */
 	emit_store32(e, EMEM(RSP, H_FL), RAX);
-	emit_load(e, RAX, EMEM(RSP, H_TMP0));
+	emit_mov(e, RAX, scratch);
 }
 
-void bt_emit_flags_restore(struct emit *e)
+void bt_emit_flags_restore(struct emit *e, unsigned scratch)
 {
-	emit_store(e, EMEM(RSP, H_TMP0), RAX);
+	if (scratch == NOREG)
+		emit_store(e, EMEM(RSP, H_TMP0), RAX);
+	else
+		emit_mov(e, scratch, RAX);
 	emit_load32(e, RAX, EMEM(RSP, H_FL));
 	emit_byte(e, 0x04); /* add al, 7fh: OF = saved bit */
 	emit_byte(e, 0x7f);
 	emit_byte(e, 0x9e); /* sahf */
-	emit_load(e, RAX, EMEM(RSP, H_TMP0));
+	if (scratch == NOREG)
+		emit_load(e, RAX, EMEM(RSP, H_TMP0));
+	else
+		emit_mov(e, RAX, scratch);
 }
 
 /* Target page address to r13 and H_PB's new value; r14 = its page number. */
@@ -39,7 +46,7 @@ static void bridge_target(struct emit *e, int32_t page_delta)
 static void bridge_miss(struct bt *bt, struct emit *e, int32_t target, bool slot)
 {
 	if (!slot)
-		bt_emit_flags_save(e);
+		bt_emit_flags_save(e, R14);
 	emit_load(e, R13, EMEM(RSP, H_PB));
 	emit_lea(e, R13, EMEM(R13, target));
 	emit_store(e, EMEM(RSP, H_RIP), R13);
@@ -103,7 +110,7 @@ void bt_link_patch(struct bt *bt, uint32_t li, uint32_t b, bool cross_page)
 		else if (cross_page)
 			bridge_check_host(bt, &e, l, bt_etab_off(to->page), l->target & ~4095);
 		if (restore)
-			bt_emit_flags_restore(&e);
+			bt_emit_flags_restore(&e, R13);
 		emit_jmp(&e, entry);
 		bt->code_used = (uint32_t)(e.w - bt->code_w);
 	}

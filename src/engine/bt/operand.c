@@ -74,11 +74,24 @@ static unsigned address_reg(struct tr *t, unsigned guest, unsigned scratch)
 	return scratch;
 }
 
+void tr_sum(struct tr *t, int32_t disp)
+{
+	const struct insn *in = tr_insn(t);
+	unsigned base = address_reg(t, in->mem.base, R13), index = address_reg(t, in->mem.index, R14);
+	struct emem m = EMEMX((uint8_t)base, (uint8_t)index, in->mem.scale, disp);
+
+	if (in->addrsize == 4)
+		emit_lea32(&t->e, R13, m);
+	else if (index == NOREG && disp == 0)
+		base == R13 ? (void)0 : emit_mov(&t->e, R13, base);
+	else
+		emit_lea(&t->e, R13, m);
+}
+
 bool tr_address(struct tr *t)
 {
 	const struct insn *in = tr_insn(t);
 	int64_t disp = in->mem.disp;
-	unsigned base, index;
 
 	tr_held_forget(t);
 	if (in->rip_relative) {
@@ -89,19 +102,9 @@ bool tr_address(struct tr *t)
 	} else if (in->mem.base == INSN_NO_REG && in->mem.index == INSN_NO_REG) {
 		emit_mov_imm(&t->e, R13, in->addrsize == 4 ? (uint32_t)disp : (uint64_t)disp);
 	} else {
-		struct emem m;
-
 		if (disp != (int32_t)disp)
 			return false;
-		base = address_reg(t, in->mem.base, R13);
-		index = address_reg(t, in->mem.index, R14);
-		m = EMEMX((uint8_t)base, (uint8_t)index, in->mem.scale, (int32_t)disp);
-		if (in->addrsize == 4)
-			emit_lea32(&t->e, R13, m);
-		else if (index == NOREG && disp == 0)
-			base == R13 ? (void)0 : emit_mov(&t->e, R13, base);
-		else
-			emit_lea(&t->e, R13, m);
+		tr_sum(t, (int32_t)disp);
 	}
 	if (in->mem.seg == FS || in->mem.seg == GS) {
 		emit_load(&t->e, R14, EMEM(RSP, (int32_t)offsetof(struct vcpu, seg[in->mem.seg].base)));
@@ -126,15 +129,14 @@ static struct tr_cold_access *add_cold(struct tr *t, unsigned flags, unsigned si
 	return c;
 }
 
-/* r14 = entry of the page of r13, or to the cold code. */
-static void load_entry(struct tr *t, struct tr_cold_access *c, bool write)
+/* r14 = entry of the page of r13. Returns the branch that is taken if it is absent. */
+static uint8_t *load_entry(struct tr *t, bool write)
 {
-	c->back = emit_here(&t->e);
 	emit_pext(&t->e, R14, R13, EMEM(RSP, H_MASK));
 	emit_op_mem(&t->e, true, 0x03, R14, EMEM(RSP, write ? H_WTAB : H_RTAB)); /* add */
 	emit_load(&t->e, R14, EMEMX(NOREG, R14, 8, 0));
 	emit_op_reg(&t->e, true, 0x85, R14, R14); /* test r14, r14 */
-	c->absent = emit_jcc(&t->e, CC_E, emit_here(&t->e));
+	return emit_jcc(&t->e, CC_E, emit_here(&t->e));
 }
 
 static void lookup(struct tr *t, bool write, unsigned size, enum alignment align)
@@ -153,16 +155,22 @@ static void lookup(struct tr *t, bool write, unsigned size, enum alignment align
 		emit_test_imm8(&t->e, R13, (uint8_t)mask);
 		c->misaligned = emit_jcc(&t->e, CC_NE, emit_here(&t->e));
 	}
-	load_entry(t, c, write);
+	c->back = emit_here(&t->e);
+	c->absent = load_entry(t, write);
 }
 
-void tr_lookup_span(struct tr *t, bool write)
+void tr_lookup_span(struct tr *t, bool write, bool early)
 {
-	/* One byte of the span's page, so that what C does about it never crosses. */
-	struct tr_cold_access *c = add_cold(t, (write ? SITE_WRITE : 0) | SITE_END, 1);
+	struct tr_cold_access *c;
 
+	if (early) {
+		tr_link_plain(t, load_entry(t, write));
+		return;
+	}
+	/* One byte of the span's page, so that what C does about it never crosses. */
+	c = add_cold(t, (write ? SITE_WRITE : 0) | SITE_END, 1);
 	if (c)
-		load_entry(t, c, write);
+		c->absent = load_entry(t, write);
 }
 
 void tr_lookup(struct tr *t, bool write, unsigned size)

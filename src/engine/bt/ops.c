@@ -244,7 +244,7 @@ static bool op_jcc(struct tr *t)
 	const struct insn *in = tr_insn(t);
 
 	if (t->slot)
-		tr_flags_to_host(t);
+		tr_flags_to_host(t, t->held[1] < 0 ? R14 : t->held[0] < 0 ? R13 : NOREG);
 	tr_jcc(t, in->opcode & 15, branch_target(t));
 	t->scratch_known = true;
 	return true;
@@ -376,7 +376,7 @@ static bool op_pushf(struct tr *t)
 	struct emit *e = &t->e;
 
 	if (t->slot)
-		tr_flags_to_host(t);
+		tr_flags_to_host(t, R14);
 	emit_byte(e, 0x9c); /* pushfq; pop r14: on the host stack */
 	emit_byte(e, 0x41);
 	emit_byte(e, 0x5e);

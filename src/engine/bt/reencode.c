@@ -285,7 +285,7 @@ static void flags_for_insn(struct tr *t, const struct insn *in)
 	uint16_t kept = t->live_after[t->i] & ~tr_flags_killed(in) & FL_ARITH;
 
 	if (t->slot && ((in->flags_read & FL_ARITH) || (writes && kept)))
-		tr_flags_to_host(t);
+		tr_flags_to_host(t, NOREG);
 	else if (t->slot && writes)
 		t->slot = false; /* nothing of the old flags is needed any more */
 }

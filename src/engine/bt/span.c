@@ -3,7 +3,7 @@
  * Spans: one lookup for several accesses of a block. Compiled code reads and writes around few pointers (the stack, a struct);
  * where their distance is known, one check that all of them lie in one page and one lookup serve all.
  *
- *     lea   r13, [base+lo]                 lowest byte that any access of the span touches
+ *     lea   r13, [base+index*scale+lo]     lowest byte that any access of the span touches
  *     lea   r14, [r13+(hi-lo-1)]
  *     xor   r14d, r13d
  *     test  r14d, 1000h ; jnz plain        they straddle a page: a translation of the rest without spans goes on
@@ -12,13 +12,14 @@
  *     mov   [rsp+H_SPAN+8*k], r14          ... kept for the accesses: [r14+x], without any check
  *
  * Values of registers are followed as root + offset: a root is whatever a register held when it was last written by something
- * unknown. Two addresses with one root are a known distance apart.
+ * unknown. Two addresses with one root (and one root times one scale for an index) are a known distance apart.
  *
  * Invariants
  *  - A span holds from its lookup to the end of the block, or to the next interpreted instruction. Whenever C has been called
  *    in the middle of a block and anything was dropped from the tables (mmu.gen), the block is not resumed (run.c).
  *  - The lookup of a span is not resumed behind (SITE_END): if its instruction had to be interpreted there is no host address.
- *  - A write span serves reads as well (what may be written may be read), a read span only reads.
+ *  - A write span serves reads as well (what may be written may be read), a read span only reads. A span that is written later is a
+ *    write span from the start (`early`); as nothing has been written yet, an absent entry is no fault: the plain code goes on.
  *  - r13 and r14 may hold the host addresses of spans between instructions (`held`). Nothing that C resumes in the middle of
  *    a block relies on that: sites of span accesses are SITE_END, and lookups forget what is held.
  */
@@ -35,7 +36,7 @@
 
 /* --- values of registers -------------------------------------------------------------------------------------- */
 
-enum { ROOT_PAGE = GPR_COUNT /* base of the page being executed */, ROOT_FRESH };
+enum { ROOT_PAGE = GPR_COUNT /* base of the page being executed */, ROOT_ZERO, ROOT_FRESH };
 
 void tr_values_init(struct tr_values *v)
 {
@@ -111,19 +112,25 @@ void tr_values_step(struct tr_values *v, const struct insn *in)
 
 /* --- accesses ----------------------------------------------------------------------------------------------------- */
 
-/* The address of the memory operand as root + offset; false if it has an index or a based segment. */
+/* The address of the memory operand; false if it has a based segment. */
 static bool operand_value(const struct tr_values *v, const struct insn *in, unsigned insn_off, struct tr_value *at)
 {
-	if (in->addrsize != 8 || in->mem.index != INSN_NO_REG || in->has_vsib || in->mem.seg == FS || in->mem.seg == GS ||
-	    in->mem.disp != (int32_t)in->mem.disp)
+	if (in->addrsize != 8 || in->has_vsib || in->mem.seg == FS || in->mem.seg == GS || in->mem.disp != (int32_t)in->mem.disp)
 		return false;
 	if (in->rip_relative)
 		*at = (struct tr_value){.root = ROOT_PAGE, .off = insn_off + in->len};
 	else if (in->mem.base != INSN_NO_REG)
 		*at = v->reg[in->mem.base];
+	else if (in->mem.index != INSN_NO_REG)
+		*at = (struct tr_value){.root = ROOT_ZERO};
 	else
 		return false;
 	at->off += in->mem.disp;
+	if (in->mem.index != INSN_NO_REG) {
+		at->index = v->reg[in->mem.index].root;
+		at->scale = in->mem.scale;
+		at->off += v->reg[in->mem.index].off * in->mem.scale;
+	}
 	return true;
 }
 
@@ -162,9 +169,14 @@ static unsigned accesses(const struct tr_values *v, const struct insn *in, unsig
 
 /* --- spans ------------------------------------------------------------------------------------------------------------ */
 
+static bool same_base(const struct tr_value *a, const struct tr_value *b)
+{
+	return a->root == b->root && a->index == b->index && a->scale == b->scale;
+}
+
 static bool in_span(const struct tr_span *s, const struct access *a)
 {
-	return s->active && s->root == a->at.root && (s->write || !a->write) && s->lo <= a->at.off && a->at.off + (int)a->size <= s->hi;
+	return s->active && same_base(&s->base, &a->at) && (s->write || !a->write) && s->lo <= a->at.off && a->at.off + (int)a->size <= s->hi;
 }
 
 /* Whether the span can grow to hold the access as well. */
@@ -172,7 +184,7 @@ static bool widen(struct tr_span *s, const struct access *a)
 {
 	int64_t lo = a->at.off < s->lo ? a->at.off : s->lo, hi = a->at.off + a->size > s->hi ? a->at.off + a->size : s->hi;
 
-	if (hi - lo > SPAN_BYTES || (s->root == ROOT_PAGE && (lo >> PAGE_SHIFT) != ((hi - 1) >> PAGE_SHIFT)))
+	if (hi - lo > SPAN_BYTES || (s->base.root == ROOT_PAGE && (lo >> PAGE_SHIFT) != ((hi - 1) >> PAGE_SHIFT)))
 		return false;
 	s->lo = lo;
 	s->hi = hi;
@@ -185,7 +197,7 @@ static unsigned plan(const struct tr *t, const struct access *first, struct tr_s
 	struct tr_values v = t->values;
 	unsigned count = 0;
 
-	*s = (struct tr_span){.root = first->at.root, .write = first->write, .lo = first->at.off, .hi = first->at.off + first->size};
+	*s = (struct tr_span){.base = first->at, .write = first->write, .lo = first->at.off, .hi = first->at.off + first->size};
 	if (!widen(s, first))
 		return 0;
 	for (unsigned i = t->i; i < t->n; i++) {
@@ -197,8 +209,11 @@ static unsigned plan(const struct tr *t, const struct access *first, struct tr_s
 			break;
 		n = accesses(&v, in, t->insn_off[i], a);
 		for (unsigned k = 0; k < n; k++)
-			if (a[k].at.root == s->root && (s->write || !a[k].write))
-				count += widen(s, &a[k]);
+			if (same_base(&a[k].at, &s->base) && widen(s, &a[k])) {
+				count++;
+				s->early |= a[k].write && !s->write;
+				s->write |= a[k].write;
+			}
 		tr_values_step(&v, in);
 	}
 	return count;
@@ -236,32 +251,48 @@ static unsigned pointer(struct tr *t, unsigned k)
 	return R13 + r;
 }
 
-/* The lookup of a new span; `base` is the value of the register it is reached from. */
-static void establish(struct tr *t, unsigned k, unsigned base_reg, int64_t base_off)
+/* Leaves for the translation without spans if the span's bytes, from r13 on, are not in one page. Loses r14. */
+static void check_straddle(struct tr *t, const struct tr_span *s)
 {
-	struct tr_span *s = &t->span[k];
+	unsigned bytes = (unsigned)(s->hi - s->lo);
 	struct emit *e = &t->e;
-	int32_t lo = (int32_t)(s->lo - base_off);
-	uint8_t *straddle;
 
-	if (!t->slot && (t->live_before[t->i] & FL_ARITH))
-		tr_flags_to_slot(t);
-	if (s->root == ROOT_PAGE) {
-		tr_page_address(t, R13, s->lo);
+	if (bytes == 1)
+		return;
+	if (bytes <= 16 && !(bytes & (bytes - 1))) {
+		/* Nearly always aligned: then it is in one page. */
+		emit_test_imm8(e, R13, (uint8_t)(bytes - 1));
 	} else {
-		tr_get(t, R13, base_reg);
-		if (lo)
-			emit_lea(e, R13, EMEM(tr_displaced(base_reg) ? R13 : tr_host(base_reg), lo));
-		emit_lea(e, R14, EMEM(R13, (int32_t)(s->hi - s->lo - 1)));
+		emit_lea(e, R14, EMEM(R13, (int32_t)(bytes - 1)));
 		emit_op_reg(e, false, 0x31, R13, R14); /* xor r14d, r13d */
 		emit_byte(e, 0x41);                    /* test r14d, 1000h */
 		emit_byte(e, 0xf7);
 		emit_modrm_reg(e, 0, R14);
 		emit_u32(e, PAGE_SIZE);
-		straddle = emit_jcc(e, CC_NE, emit_here(e));
-		tr_link_plain(t, straddle);
 	}
-	tr_lookup_span(t, s->write);
+	tr_link_plain(t, emit_jcc(e, CC_NE, emit_here(e)));
+}
+
+/* The lookup of a new span; `stack` is the register it is reached from, or NOREG: the address of the memory operand. `off` is what
+ * the offset of that would be without a displacement. */
+static void establish(struct tr *t, unsigned k, unsigned stack, int64_t off)
+{
+	struct tr_span *s = &t->span[k];
+	struct emit *e = &t->e;
+	int32_t lo = (int32_t)(s->lo - off);
+
+	if (!t->slot && (t->live_before[t->i] & FL_ARITH))
+		tr_flags_to_slot(t);
+	if (s->base.root == ROOT_PAGE && !s->base.scale) {
+		tr_page_address(t, R13, s->lo);
+	} else {
+		if (stack != NOREG)
+			emit_lea(e, R13, EMEM((uint8_t)tr_host(stack), lo));
+		else
+			tr_sum(t, lo);
+		check_straddle(t, s);
+	}
+	tr_lookup_span(t, s->write, s->early);
 	emit_op_reg(e, true, 0x01, R13, R14); /* add r14, r13 */
 	emit_store(e, slot_of(k), R14);
 	tr_held_forget(t);
@@ -270,7 +301,7 @@ static void establish(struct tr *t, unsigned k, unsigned base_reg, int64_t base_
 }
 
 /* Finds or makes the span for an access; the operand in host memory to *m. */
-static bool span_access(struct tr *t, const struct access *a, unsigned base_reg, int64_t base_off, struct emem *m)
+static bool span_access(struct tr *t, const struct access *a, unsigned stack, int64_t off, struct emem *m)
 {
 	struct tr_span s;
 	unsigned k = 0;
@@ -280,11 +311,11 @@ static bool span_access(struct tr *t, const struct access *a, unsigned base_reg,
 	while (k < TR_SPANS && !in_span(&t->span[k], a))
 		k++;
 	if (k == TR_SPANS) {
-		if (plan(t, a, &s) < SPAN_ACCESSES || s.lo - base_off != (int32_t)(s.lo - base_off))
+		if (plan(t, a, &s) < SPAN_ACCESSES || s.lo - off != (int32_t)(s.lo - off))
 			return false;
 		k = t->next_span++ % TR_SPANS;
 		t->span[k] = s;
-		establish(t, k, base_reg, base_off);
+		establish(t, k, stack, off);
 	}
 	/* A fault of the host (not canonical, misaligned vector) finds the instruction here. */
 	tr_site(t, SITE_END, 0);
@@ -299,7 +330,7 @@ bool tr_span_operand(struct tr *t, bool write, unsigned size, struct emem *m)
 	struct access a = {.size = size, .write = write};
 
 	return operand_value(&t->values, in, t->insn_off[t->i], &a.at) &&
-	       span_access(t, &a, in->mem.base, a.at.off - in->mem.disp, m);
+	       span_access(t, &a, NOREG, a.at.off - in->mem.disp, m);
 }
 
 bool tr_span_stack(struct tr *t, unsigned base_reg, int disp, bool write, struct emem *m)

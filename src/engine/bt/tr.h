@@ -26,9 +26,10 @@ struct tr_cold_link {
 	uint32_t link;
 };
 
-/* What a register holds: the unknown value `root`, plus off. */
+/* What a register or an address holds: the unknown value `root`, plus scale times the unknown value `index` (scale 0: none), plus off. */
 struct tr_value {
-	uint16_t root;
+	uint16_t root, index;
+	uint8_t scale;
 	int64_t off;
 };
 struct tr_values {
@@ -36,11 +37,12 @@ struct tr_values {
 	uint16_t roots;    /* the next fresh one */
 };
 
-/* Guest bytes [root+lo, root+hi) that one lookup has found in one page (span.c). */
+/* Guest bytes [base+lo, base+hi) that one lookup has found in one page (span.c). */
 #define TR_SPANS 4
 struct tr_span {
 	bool active, write;
-	uint16_t root;
+	bool early;        /* write, though the first access only reads */
+	struct tr_value base; /* without off */
 	int64_t lo, hi;
 };
 
@@ -62,7 +64,7 @@ struct tr {
 	unsigned npending;
 	unsigned ncold, nlinks;
 	struct tr_cold_access cold[TR_MAX_COLD];
-	struct tr_cold_link cold_link[BT_BLOCK_INSNS + 2];
+	struct tr_cold_link cold_link[BT_BLOCK_INSNS * 2 + 2];
 	uint16_t live_after[BT_BLOCK_INSNS]; /* arithmetic flags read after instruction i before being written */
 	uint16_t live_before[BT_BLOCK_INSNS];
 	uint16_t insn_off[BT_BLOCK_INSNS + 1];
@@ -99,8 +101,10 @@ void tr_put(struct tr *t, unsigned guest, unsigned src);
 /* Guest address `page base + off` to host register. */
 void tr_page_address(struct tr *t, unsigned dst, int64_t off);
 uint32_t tr_site(struct tr *t, unsigned flags, unsigned size);
-/* r14 = table entry of the page of r13, for a span. */
-void tr_lookup_span(struct tr *t, bool write);
+/* r14 = table entry of the page of r13, for a span. Early: where it is absent the translation without spans goes on. */
+void tr_lookup_span(struct tr *t, bool write, bool early);
+/* r13 = address of the current instruction's base, index and scale, plus disp; may use r14. */
+void tr_sum(struct tr *t, int32_t disp);
 
 /* span.c */
 void tr_values_init(struct tr_values *v);
@@ -140,7 +144,7 @@ void tr_jcc(struct tr *t, enum cond cc, int32_t target);
 /* Adds the link of a jump that leaves before the current instruction for a translation without spans. */
 void tr_link_plain(struct tr *t, uint8_t *jump);
 void tr_exit_interp(struct tr *t);                   /* interpret the instruction at the current offset, re-dispatch */
-void tr_flags_to_slot(struct tr *t);
-void tr_flags_to_host(struct tr *t);
+void tr_flags_to_slot(struct tr *t);                 /* loses r14 */
+void tr_flags_to_host(struct tr *t, unsigned scratch); /* loses scratch; NOREG: none is free */
 
 #endif

@@ -28,13 +28,14 @@ static void emit_stub_call(struct tr *t, uint32_t arg, unsigned svc)
 
 void tr_flags_to_slot(struct tr *t)
 {
-	bt_emit_flags_save(&t->e);
+	t->held[1] = -1;
+	bt_emit_flags_save(&t->e, R14);
 	t->slot = true;
 }
 
-void tr_flags_to_host(struct tr *t)
+void tr_flags_to_host(struct tr *t, unsigned scratch)
 {
-	bt_emit_flags_restore(&t->e);
+	bt_emit_flags_restore(&t->e, scratch);
 	t->slot = false;
 }
 
@@ -240,7 +241,7 @@ static void emit_entries(struct tr *t, uint8_t **event_ind, uint8_t **event_chk)
 	if (b->flags_in) {
 		uint8_t *skip, *rel8;
 
-		bt_emit_flags_restore(e);
+		bt_emit_flags_restore(e, R13);
 		skip = emit_jmp(e, emit_here(e));
 		b->entry_chk = tr_here(t);
 		emit_store(e, EMEM(RSP, H_TMP0), RCX);
