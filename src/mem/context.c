@@ -117,6 +117,8 @@ static void region_clear(struct mmu_context *c, uint32_t rg)
 		mem_zero_words(&c->x_user[vpn], REGION_PAGES / 2);
 	if (f & MMU_RG_XS)
 		mem_zero_words(&c->x_super[vpn], REGION_PAGES / 2);
+	c->x_gen[0] += !!(f & MMU_RG_XU);
+	c->x_gen[1] += !!(f & MMU_RG_XS);
 	f &= MMU_RG_TABLES | MMU_RG_IDLE;
 	if (!(f & MMU_RG_IDLE)) {
 		if (c->nidle >= IDLE_SLACK + c->ntouched) {
@@ -151,6 +153,8 @@ static void context_drop_tables(struct mmu *mmu, struct mmu_context *c)
 	flat_renew(c->w, FLAT_ENTRIES * sizeof(*c->w));
 	flat_renew(c->x_user, FLAT_ENTRIES * sizeof(*c->x_user));
 	flat_renew(c->x_super, FLAT_ENTRIES * sizeof(*c->x_super));
+	c->x_gen[0]++;
+	c->x_gen[1]++;
 	flat_renew(c->region, FLAT_REGIONS * sizeof(*c->region));
 	mem_madvise(c->huge, FLAT_GIBS * sizeof(*c->huge), MADV_DONTNEED);
 	mmu->born -= c->born;
@@ -299,10 +303,14 @@ void mmu_context_empty_page(struct mmu *mmu, struct mmu_context *c, gva_t gva)
 		c->r[vpn] = 0;
 	if (own & MMU_RG_W)
 		c->w[vpn] = 0;
-	if (own & MMU_RG_XU)
+	if ((own & MMU_RG_XU) && c->x_user[vpn]) {
 		c->x_user[vpn] = 0;
-	if (own & MMU_RG_XS)
+		c->x_gen[0]++;
+	}
+	if ((own & MMU_RG_XS) && c->x_super[vpn]) {
 		c->x_super[vpn] = 0;
+		c->x_gen[1]++;
+	}
 }
 
 bool mmu_context_touch(struct mmu *mmu, struct mmu_context *c, uint32_t rg, uint16_t flags)

@@ -49,6 +49,7 @@ struct mmu_context {
 	uint64_t *w;
 	uint32_t *x_user;     /* 2^36 entries; written by mmu_set_exec only */
 	uint32_t *x_super;
+	uint32_t x_gen[2];    /* changes whenever an entry of x_user [0], x_super [1] may have been dropped */
 	uint16_t *region;     /* 2^27 entries: MMU_RG_ flags */
 	uint32_t *touched;    /* list of region numbers */
 	uint32_t ntouched;

@@ -20,8 +20,6 @@
 
 /* What a translation is specialised on: supervisor or user 64-bit code, user 32-bit code (compatibility mode, flat segments). */
 enum bt_mode { BT_K64, BT_U64, BT_U32 };
-#define BT_XTABS 2 /* supervisor, user */
-static inline unsigned bt_xtab_of(enum bt_mode mode) { return mode == BT_K64 ? 0 : 1; }
 static inline enum insn_mode bt_insn_mode(enum bt_mode mode) { return mode == BT_U32 ? INSN_MODE_32 : INSN_MODE_64; }
 
 #ifdef TORTURE_TINYCACHE
@@ -90,15 +88,22 @@ struct bt_link {
 	bool plain;           /* to a translation without spans */
 };
 
+/* Where an indirect branch to rip goes (jump.c). Read by translated code, found by bits 1..11 of rip. */
+struct bt_jump {
+	uint64_t rip;
+	uint64_t code;        /* host address */
+};
+#define BT_JUMPS 2048
+
 struct bt {
 	struct vcpu *v;
 	uint8_t *code_w;      /* code cache: writable and executable alias */
 	uintptr_t code_x;
 	uint32_t code_used, code_reserved;  /* bytes; reserved = the stubs at the start */
 	uint32_t *etab;       /* per page 4096 entries: code offset by page offset, 0 = miss; low 2 GiB */
-	uint64_t *xtab[BT_XTABS]; /* by address bits 47..63: x table, or a guard for non-canonical */
+	struct bt_jump *jump;     /* BT_JUMPS entries for each context and, within that, user and supervisor mode */
+	uint32_t jump_gen[MMU_CONTEXTS][2]; /* the x_gen at which a table was last emptied */
 	uint8_t user_mode[MMU_CONTEXTS]; /* which user mode the context's x_user entries belong to */
-	void *guard;
 	struct bt_page *page;
 	struct bt_block *block;
 	struct bt_site *site;
@@ -108,6 +113,7 @@ struct bt {
 	uint32_t *block_hash, *page_hash;
 	uint32_t generation;  /* of bt_flush() */
 	uint32_t stub[BT_SVC_COUNT];
+	uint32_t jump_miss;    /* thunk of an indirect branch that found nothing in the jump table */
 	uint32_t crossing[33]; /* by access size: returns behind a 5-byte jump if [r13, r13+size) crosses a page */
 	uint32_t alias_kept;   /* start of the writable alias that is still mapped in */
 	bool fpu_ok, tsd;     /* facts translations are specialised on */
@@ -136,6 +142,13 @@ bool bt_code_write(void *opaque, gfn_t gfn, unsigned off, unsigned len);    /* m
 uint32_t bt_block_at(const struct bt *bt, uint32_t host);                   /* by host code offset; 0 = none */
 uint32_t bt_site_find(const struct bt *bt, uint32_t host);                  /* likewise */
 static inline uint32_t bt_etab_off(uint32_t page) { return page * 4096 * 4; }
+
+/* jump.c: the jump tables of indirect branches. */
+int bt_jump_create(struct bt *bt);
+void bt_jump_destroy(struct bt *bt);
+void bt_jump_forget(struct bt *bt, uint32_t block);    /* no indirect branch enters the block any more */
+uint64_t bt_jump_table(struct bt *bt, bool super);     /* of the current context, emptied if need be: value of H_JUMP */
+void bt_jump_thunk(struct bt *bt, struct emit *e);     /* writes the code behind a miss; once, after the tables are mapped */
 
 /* translate.c: translates one block of `page`, whose frame has been marked (mem_code_mark), at `off`; returns its index or 0 if the cache is full. */
 uint32_t bt_translate(struct bt *bt, uint32_t page, unsigned off);
@@ -169,6 +182,7 @@ void bt_stub_link(void);
 void bt_stub_event_host(void);
 void bt_stub_event_slot(void);
 void bt_stub_syscall(void);
+void bt_stub_stray(void);
 void bt_stubs_end(void);   /* no function: where those end */
 
 /* link.c: moves the guest's arithmetic flags between the host register and the flag slot. */

@@ -5,7 +5,7 @@
  * Invariants
  *  - A block is reachable (hash, dispatch table, links) only while it is not dead; invalidation undoes all three.
  *  - Blocks are allocated in order of host address, so a host address finds its block by binary search.
- *  - etab (dispatch by page offset), xtab and the code itself lie below 2 GiB, so that translated code addresses them with
+ *  - etab (dispatch by page offset) and the code itself lie below 2 GiB, so that translated code addresses them with
  *    32-bit displacements. etab page 0 is never used: an x entry of 0 finds only misses.
  *  - Memory is bounded at creation; when any array is full everything is dropped (bt_flush), never grown.
  */
@@ -16,8 +16,6 @@
 
 #include "base/log.h"
 
-#define XTAB_ENTRIES (1u << 17)
-#define GUARD_BYTES (1ull << 38) /* what a 36-bit index of 4-byte entries can reach */
 #define ETAB_BYTES(bt) ((size_t)(bt)->max_pages * 4096 * 4)
 
 /* Maps `size` bytes of anonymous memory below 2 GiB, where nothing is mapped yet. */
@@ -88,7 +86,7 @@ static void write_thunks(struct bt *bt)
 		[BT_SVC_MISS] = bt_stub_miss,             [BT_SVC_SLOW] = bt_stub_slow,
 		[BT_SVC_INTERP] = bt_stub_interp,         [BT_SVC_LINK] = bt_stub_link,
 		[BT_SVC_EVENT_HOST] = bt_stub_event_host, [BT_SVC_EVENT_SLOT] = bt_stub_event_slot,
-		[BT_SVC_SYSCALL] = bt_stub_syscall,
+		[BT_SVC_SYSCALL] = bt_stub_syscall,       [BT_SVC_STRAY] = bt_stub_stray,
 	};
 	struct emit e = bt_emit_at_end(bt);
 
@@ -102,27 +100,22 @@ static void write_thunks(struct bt *bt)
 		emit_u64(&e, (uint64_t)(uintptr_t)target[i]);
 	}
 	write_crossing_checks(bt, &e);
+	bt_jump_thunk(bt, &e);
 	bt->code_reserved = (uint32_t)(e.w - bt->code_w + 63) & ~63u;
 }
 
 static int map_tables(struct bt *bt)
 {
 	bt->etab = map_low(ETAB_BYTES(bt), PROT_READ | PROT_WRITE);
-	for (unsigned m = 0; m < BT_XTABS; m++)
-		bt->xtab[m] = map_low(XTAB_ENTRIES * 8, PROT_READ | PROT_WRITE);
-	bt->guard = mmap(NULL, GUARD_BYTES, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 	bt->page = map_array(BT_MAX_PAGES * sizeof(*bt->page));
 	bt->block = map_array(BT_MAX_BLOCKS * sizeof(*bt->block));
 	bt->site = map_array(BT_MAX_SITES * sizeof(*bt->site));
 	bt->link = map_array(BT_MAX_LINKS * sizeof(*bt->link));
 	bt->block_hash = map_array(BT_HASH_SIZE * 4);
 	bt->page_hash = map_array(BT_MAX_PAGES * 4);
-	if (!bt->etab || !bt->xtab[0] || !bt->xtab[1] || bt->guard == MAP_FAILED || !bt->page || !bt->block ||
+	if (!bt->etab || !bt->page || !bt->block ||
 	    !bt->site || !bt->link || !bt->block_hash || !bt->page_hash)
 		return -ENOMEM;
-	for (unsigned m = 0; m < BT_XTABS; m++)
-		for (unsigned i = 0; i < XTAB_ENTRIES; i++)
-			bt->xtab[m][i] = (uint64_t)(uintptr_t)bt->guard;
 	return 0;
 }
 
@@ -135,6 +128,8 @@ int bt_cache_create(struct bt *bt)
 
 	if (!r)
 		r = map_tables(bt);
+	if (!r)
+		r = bt_jump_create(bt);
 	if (r) {
 		log_error("the translator found no room below 2 GiB or no address space: raise `ulimit -v`, or use --engine interp");
 		return r;
@@ -154,12 +149,10 @@ static void unmap(void *p, size_t n)
 
 void bt_cache_destroy(struct bt *bt)
 {
+	bt_jump_destroy(bt);
 	unmap(bt->code_w, BT_CODE_SIZE);
 	unmap((void *)bt->code_x, BT_CODE_SIZE);
 	unmap(bt->etab, ETAB_BYTES(bt));
-	for (unsigned m = 0; m < BT_XTABS; m++)
-		unmap(bt->xtab[m], XTAB_ENTRIES * 8);
-	unmap(bt->guard, GUARD_BYTES);
 	unmap(bt->page, BT_MAX_PAGES * sizeof(*bt->page));
 	unmap(bt->block, BT_MAX_BLOCKS * sizeof(*bt->block));
 	unmap(bt->site, BT_MAX_SITES * sizeof(*bt->site));
@@ -267,6 +260,7 @@ static void block_kill(struct bt *bt, uint32_t b)
 	hash_remove(bt, b);
 	bt_unlink_incoming(bt, b);
 	bt->etab[(size_t)blk->page * 4096 + blk->off] = 0;
+	bt_jump_forget(bt, b);
 	bt->stats.smc++;
 }
 

@@ -158,6 +158,18 @@ void emit_rorx(struct emit *e, unsigned dst, unsigned src, unsigned count)
 	emit_byte(e, count);
 }
 
+void emit_shift(struct emit *e, unsigned op, unsigned reg, uint8_t count)
+{
+	emit_op_reg(e, true, 0xc1, op, reg);
+	emit_byte(e, count);
+}
+
+void emit_and_imm32(struct emit *e, unsigned reg, uint32_t imm)
+{
+	emit_op_reg(e, false, 0x81, 4, reg);
+	emit_u32(e, imm);
+}
+
 void emit_test_imm8(struct emit *e, unsigned reg, uint8_t imm)
 {
 	emit_byte(e, 0x40 | (reg & 8 ? 1 : 0));

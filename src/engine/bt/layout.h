@@ -18,11 +18,10 @@
 #define H_RIP    0x40 /* target of an indirect branch */
 #define H_XB     0x48 /* x table of the current mode */
 #define H_XMASK  0x50 /* PEXT mask: bits 12..47 */
-#define H_OMASK  0x58 /* PEXT mask: bits 0..11 */
-#define H_HIMASK 0x60 /* PEXT mask: bits 47..63 */
-#define H_RTAB   0x68 /* current read and write tables, as index: address / 8 */
-#define H_WTAB   0x70
-#define H_SITE   0x78 /* which site, link or block calls a stub */
+#define H_JUMP   0x58 /* current jump table, as index: address / 8 (jump.c) */
+#define H_RTAB   0x60 /* current read and write tables, as index: address / 8 */
+#define H_WTAB   0x68
+#define H_SITE   0x70 /* which site, link or block calls a stub */
 #define H_CONT   0x80 /* where a stub continues */
 #define H_A0     0x88 /* R13 at the call of a stub: the guest-virtual address of a slow access */
 #define H_HFLAGS 0x90 /* host RFLAGS at the call of a stub, and to load on return */
@@ -46,6 +45,7 @@
 #define BT_SVC_EVENT_HOST 4 /* v->event was nonzero at a block's entry; flags in the host register / in the slot */
 #define BT_SVC_EVENT_SLOT 5
 #define BT_SVC_SYSCALL    6 /* SYSCALL or SYSRET of a site */
-#define BT_SVC_COUNT      7
+#define BT_SVC_STRAY      7 /* the indirect branch of a site leads to a non-canonical address */
+#define BT_SVC_COUNT      8
 
 #endif

@@ -104,8 +104,7 @@ static void sync_out(struct bt *bt)
 	*hot(v, H_WTAB) = (uint64_t)(uintptr_t)ctx->w / 8;
 	*hot(v, H_XB) = x;
 	*hot(v, H_MASK) = mode == BT_K64 ? 0x0000fffffffff000ull : 0x00007ffffffff000ull;
-	bt->xtab[bt_xtab_of(mode)][0] = x;
-	bt->xtab[bt_xtab_of(mode)][0x1ffff] = x;
+	*hot(v, H_JUMP) = bt_jump_table(bt, mode == BT_K64);
 	v->rflags &= ~(uint64_t)FL_RF; /* no breakpoints are armed: an instruction will have completed */
 }
 
@@ -271,6 +270,13 @@ static uint64_t slow_access(struct bt *bt, const struct bt_site *site)
 	return interpret(bt, site);
 }
 
+/* An indirect branch to a non-canonical address faults as the branch, before it has changed RSP (SDM vol. 2A CALL, 2B RET). */
+static uint64_t stray_branch(struct bt *bt, const struct bt_site *site)
+{
+	bt->v->gpr[RSP] -= (uint64_t)(int64_t)site->adjust;
+	return interpret(bt, site);
+}
+
 static gfn_t frame_of(const struct bt *bt, uint32_t block)
 {
 	return bt->page[bt->block[block].page].gfn;
@@ -321,6 +327,9 @@ static uint64_t service(struct vcpu *v, unsigned reason)
 	case BT_SVC_LINK:
 		sync_in(v, page_base + (uint64_t)(int64_t)bt->link[arg].target, bt->link[arg].slot);
 		return link_branch(bt, arg);
+	case BT_SVC_STRAY:
+		sync_in(v, page_base + bt->site[arg].off, true);
+		return stray_branch(bt, &bt->site[arg]);
 	case BT_SVC_SYSCALL:
 		sync_in(v, page_base + bt->site[arg].off, bt->site[arg].flags & SITE_SLOT);
 		return system_call(bt, &bt->site[arg]);
@@ -402,8 +411,6 @@ static const struct mem_code_ops code_ops = {.write = bt_code_write, .drop = cod
 static void set_masks(struct vcpu *v)
 {
 	*hot(v, H_XMASK) = 0x0000fffffffff000ull;
-	*hot(v, H_OMASK) = PAGE_MASK;
-	*hot(v, H_HIMASK) = 0xffff800000000000ull;
 	*hot(v, H_NOIF) = ~(uint64_t)FL_IF;
 	*hot(v, H_ARITH) = FL_ARITH | FL_DF;
 	*hot(v, H_VIRT) = ~(uint64_t)(FL_ARITH | FL_DF | FL_RF | FL_VM);

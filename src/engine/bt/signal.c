@@ -4,8 +4,7 @@
  * unmasked SIMD or x87 exceptions (SIGFPE), misaligned vector operands (SIGSEGV).
  *
  * The handler decides nothing about the guest: it sends the thread to the stub that interprets the faulting instruction, whose
- * registers are still as before it, and the interpreter raises what the manual says. A branch to a non-canonical address
- * reads the guard in its dispatch sequence: its change of RSP is taken back first.
+ * registers are still as before it, and the interpreter raises what the manual says.
  *
  * Translated code is the only code below 2 GiB (cache.c), and there RSP is the vcpu. Any other fault is ours: default action.
  */
@@ -15,14 +14,7 @@
 
 #include "engine/bt/bt.h"
 
-static bool in_guard(const struct bt *bt, const siginfo_t *si)
-{
-	uintptr_t a = (uintptr_t)si->si_addr, g = (uintptr_t)bt->guard;
-
-	return si->si_signo == SIGSEGV && a >= g && a < g + (1ull << 38);
-}
-
-static bool redirect(const siginfo_t *si, greg_t *regs)
+static bool redirect(greg_t *regs)
 {
 	uintptr_t pc = (uintptr_t)regs[REG_RIP];
 	struct vcpu *v;
@@ -41,8 +33,6 @@ static bool redirect(const siginfo_t *si, greg_t *regs)
 	site = bt_site_find(bt, (uint32_t)(pc - bt->code_x));
 	if (!site)
 		return false;
-	if (in_guard(bt, si))
-		regs[REG_R15] -= bt->site[site].adjust;
 	v->hot[H_SITE / 8] = site;
 	regs[REG_RIP] = (greg_t)(bt->code_x + bt->stub[BT_SVC_INTERP]);
 	return true;
@@ -59,7 +49,7 @@ static void on_fault(int sig, siginfo_t *si, void *ctx)
 		uc->uc_mcontext.gregs[REG_RIP] = 0;
 		return;
 	}
-	if (!redirect(si, uc->uc_mcontext.gregs)) {
+	if (!redirect(uc->uc_mcontext.gregs)) {
 		static const struct sigaction dfl = {.sa_handler = SIG_DFL};
 
 		sigaction(sig, &dfl, NULL); /* the instruction faults again, fatally */

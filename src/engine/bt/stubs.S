@@ -50,6 +50,7 @@ bt_resume:
 	mov V_GPR+10*8(%rsp), %r10
 	mov V_GPR+11*8(%rsp), %r11
 	mov V_GPR+12*8(%rsp), %r12
+	mov H_RIP(%rsp), %r13           /* what blocks entered by dispatch expect; scratch to all others */
 	jmp *H_CONT(%rsp)
 	.size bt_resume, . - bt_resume
 
@@ -71,6 +72,7 @@ bt_resume:
 	service bt_stub_event_host, BT_SVC_EVENT_HOST
 	service bt_stub_event_slot, BT_SVC_EVENT_SLOT
 	service bt_stub_syscall, BT_SVC_SYSCALL
+	service bt_stub_stray, BT_SVC_STRAY
 
 	.type service_common, @function
 service_common:

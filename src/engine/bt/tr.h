@@ -69,6 +69,8 @@ struct tr {
 	uint16_t live_before[BT_BLOCK_INSNS];
 	uint16_t insn_off[BT_BLOCK_INSNS + 1];
 	struct insn insn[BT_BLOCK_INSNS];
+	uint8_t *dispatch;                   /* the branch taken where the jump table has nothing; NULL = no indirect exit */
+	uint32_t dispatch_site;
 	bool overflow;                       /* sites or links ran out */
 	bool plain;                          /* without spans */
 	struct tr_values values;             /* before the current instruction */

@@ -5,7 +5,7 @@
  *
  * Layout of a block's host code:
  *
- *     ind:    page base = H_RIP - offset            entered by dispatch
+ *     ind:    page base = r13 - offset              entered by indirect branches and from C, r13 = address of the block
  *     chk:    v->event != 0 ? -> C                  entered by backward and cross-page branches
  *     plain:  body ...                              entered by forward branches
  *     cold:   crossing checks, calls of the slow path, unlinked exits
@@ -76,34 +76,22 @@ void tr_jcc(struct tr *t, enum cond cc, int32_t target)
 	new_link(t, emit_jcc(&t->e, cc, emit_here(&t->e)), target);
 }
 
-/* The flat dispatch: two loads, no compare, flags untouched (see docs/design/bt.md). */
+/* The jump table's entry for bits 1..11 of the target, or out of line to the thunk that fills it (jump.c). */
 void tr_exit_dispatch(struct tr *t, int32_t adjust)
 {
 	struct emit *e = &t->e;
-	struct bt *bt = t->bt;
-	uint32_t site;
 
 	if (!t->slot)
 		tr_flags_to_slot(t);
-	site = tr_site(t, 0, 0);
-	bt->site[site].adjust = adjust;
-	emit_store(e, EMEM(RSP, H_RIP), R13);
-	emit_pext(e, R14, R13, EMEM(RSP, H_HIMASK));
-	emit_load(e, R14, EMEMX(NOREG, R14, 8, (int32_t)(uintptr_t)bt->xtab[bt_xtab_of(t->mode)]));
-	emit_pext(e, R13, R13, EMEM(RSP, H_XMASK));
-	emit_load32(e, R14, EMEMX(R14, R13, 4, 0));
-	if (bt->single) {
-		emit_jmp(e, bt->code_x + bt->stub[BT_SVC_MISS]);
-	} else {
-		emit_load(e, R13, EMEM(RSP, H_RIP));
-		emit_pext(e, R13, R13, EMEM(RSP, H_OMASK));
-		emit_load32(e, R14, EMEMX(R14, R13, 4, (int32_t)(uintptr_t)bt->etab));
-		emit_lea(e, R14, EMEM(R14, (int32_t)bt->code_x));
-		emit_byte(e, 0x41); /* jmp r14 */
-		emit_byte(e, 0xff);
-		emit_byte(e, 0xe6);
-	}
+	t->dispatch_site = tr_site(t, 0, 0);
+	t->bt->site[t->dispatch_site].adjust = adjust;
 	t->ended = true;
+	emit_op_reg(e, false, 0x89, R13, R14); /* mov r14d, r13d */
+	emit_and_imm32(e, R14, (BT_JUMPS - 1) * 2);
+	emit_op_mem(e, true, 0x03, R14, EMEM(RSP, H_JUMP));          /* add */
+	emit_op_mem(e, true, 0x3b, R13, EMEMX(NOREG, R14, 8, 0));    /* cmp r13, [r14*8] */
+	t->dispatch = emit_jcc(e, CC_NE, emit_here(e));
+	emit_op_mem(e, false, 0xff, 4, EMEMX(NOREG, R14, 8, 8));     /* jmp [r14*8+8] */
 }
 
 void tr_exit_interp(struct tr *t)
@@ -228,7 +216,6 @@ static void emit_entries(struct tr *t, uint8_t **event_ind, uint8_t **event_chk)
 
 	b->flags_in = t->n == 0 || (t->live_before[0] & FL_ARITH);
 	b->entry_ind = tr_here(t);
-	emit_load(e, R13, EMEM(RSP, H_RIP));
 	if (b->off)
 		emit_lea(e, R13, EMEM(R13, -(int32_t)b->off));
 	emit_store(e, EMEM(RSP, H_PB), R13);
@@ -305,6 +292,11 @@ static void emit_cold(struct tr *t, uint8_t *event_ind, uint8_t *event_chk)
 	bt->block[t->block].cold = tr_here(t);
 	for (unsigned i = 0; i < t->ncold; i++)
 		emit_cold_access(t, &t->cold[i]);
+	if (t->dispatch) {
+		emit_patch(e, t->dispatch, emit_here(e));
+		emit_store_imm32(e, EMEM(RSP, H_SITE), t->dispatch_site);
+		emit_jmp(e, bt->code_x + bt->jump_miss);
+	}
 	for (unsigned i = 0; i < t->nlinks; i++) {
 		struct bt_link *l = &bt->link[t->cold_link[i].link];
 
