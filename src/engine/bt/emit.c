@@ -170,6 +170,12 @@ void emit_and_imm32(struct emit *e, unsigned reg, uint32_t imm)
 	emit_u32(e, imm);
 }
 
+void emit_imul_imm32(struct emit *e, unsigned dst, unsigned src, int32_t imm)
+{
+	emit_op_reg(e, true, 0x69, dst, src);
+	emit_u32(e, (uint32_t)imm);
+}
+
 void emit_test_imm8(struct emit *e, unsigned reg, uint8_t imm)
 {
 	emit_byte(e, 0x40 | (reg & 8 ? 1 : 0));

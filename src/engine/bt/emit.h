@@ -21,7 +21,7 @@ struct emit {
 
 #define NOREG 0xff
 
-enum cond { CC_O, CC_NO, CC_B, CC_AE, CC_E, CC_NE, CC_BE, CC_A, CC_S, CC_NS, CC_P, CC_NP, CC_L, CC_GE, CC_LE, CC_G };
+enum cond { CC_O, CC_NO, CC_B, CC_AE, CC_E, CC_NE, CC_BE, CC_A, CC_S, CC_NS, CC_P, CC_NP, CC_L, CC_GE, CC_LE, CC_G, CC_ALWAYS };
 
 /* A memory operand. base/index are host registers or NOREG; with both NOREG the address is the sign-extended disp. */
 struct emem {
@@ -60,6 +60,7 @@ void emit_pdep(struct emit *e, unsigned dst, unsigned src, struct emem mask);
 void emit_rorx(struct emit *e, unsigned dst, unsigned src, unsigned count);
 void emit_shift(struct emit *e, unsigned op, unsigned reg, uint8_t count); /* 64 bits; op: /4 shl, /5 shr, /7 sar */
 void emit_and_imm32(struct emit *e, unsigned reg, uint32_t imm);     /* and reg32, imm32 */
+void emit_imul_imm32(struct emit *e, unsigned dst, unsigned src, int32_t imm); /* 64 bits */
 void emit_test_imm8(struct emit *e, unsigned reg, uint8_t imm);      /* test reg8, imm8 */
 
 /* Branches to absolute executable addresses (within 2 GiB). Return the writable address of the rel32, for patching. */

@@ -32,6 +32,9 @@
 
 #define H_SPAN   0xb8 /* host addresses of spans (span.c), TR_SPANS of them */
 
+#define H_LIMIT  0xd8 /* value of a loop's counting register at which its unchecked iterations end (loop.c) */
+#define H_STREAM 0xe0 /* ... what its accesses add to guest addresses, TR_STREAMS of them */
+
 #define V_GPR    0x100
 #define V_RIP    0x180
 #define V_RFLAGS 0x188

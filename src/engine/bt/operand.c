@@ -129,8 +129,7 @@ static struct tr_cold_access *add_cold(struct tr *t, unsigned flags, unsigned si
 	return c;
 }
 
-/* r14 = entry of the page of r13. Returns the branch that is taken if it is absent. */
-static uint8_t *load_entry(struct tr *t, bool write)
+uint8_t *tr_load_entry(struct tr *t, bool write)
 {
 	emit_pext(&t->e, R14, R13, EMEM(RSP, H_MASK));
 	emit_op_mem(&t->e, true, 0x03, R14, EMEM(RSP, write ? H_WTAB : H_RTAB)); /* add */
@@ -156,7 +155,7 @@ static void lookup(struct tr *t, bool write, unsigned size, enum alignment align
 		c->misaligned = emit_jcc(&t->e, CC_NE, emit_here(&t->e));
 	}
 	c->back = emit_here(&t->e);
-	c->absent = load_entry(t, write);
+	c->absent = tr_load_entry(t, write);
 }
 
 void tr_lookup_span(struct tr *t, bool write, bool early)
@@ -164,13 +163,13 @@ void tr_lookup_span(struct tr *t, bool write, bool early)
 	struct tr_cold_access *c;
 
 	if (early) {
-		tr_link_plain(t, load_entry(t, write));
+		tr_link_plain(t, tr_load_entry(t, write));
 		return;
 	}
 	/* One byte of the span's page, so that what C does about it never crosses. */
 	c = add_cold(t, (write ? SITE_WRITE : 0) | SITE_END, 1);
 	if (c)
-		c->absent = load_entry(t, write);
+		c->absent = tr_load_entry(t, write);
 }
 
 void tr_lookup(struct tr *t, bool write, unsigned size)

@@ -202,7 +202,8 @@ static int32_t branch_target(const struct tr *t)
 static bool op_jmp(struct tr *t)
 {
 	if (tr_insn(t)->op[0].kind == OPND_REL) {
-		tr_exit_direct(t, branch_target(t));
+		if (!tr_loop_back(t, CC_ALWAYS))
+			tr_exit_direct(t, branch_target(t));
 		return true;
 	}
 	if (!indirect_target(t))
@@ -245,7 +246,8 @@ static bool op_jcc(struct tr *t)
 
 	if (t->slot)
 		tr_flags_to_host(t, t->held[1] < 0 ? R14 : t->held[0] < 0 ? R13 : NOREG);
-	tr_jcc(t, in->opcode & 15, branch_target(t));
+	if (!tr_loop_back(t, in->opcode & 15))
+		tr_jcc(t, in->opcode & 15, branch_target(t));
 	t->scratch_known = true;
 	return true;
 }

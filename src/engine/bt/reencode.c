@@ -301,7 +301,7 @@ static bool compute_mem(struct tr *t, const struct insn *in, const struct insn_o
 	if (n < 0 || touches_high8(in) || !size_handled(mo->size))
 		return false;
 	if (tr_span_operand(t, mo->write, mo->size, &m)) {
-		avail[0] = tr_other_scratch(m.base);
+		avail[0] = tr_other_scratch(m.base == R13 || m.index == R13 ? R13 : R14);
 		assign_scratch(in, &s, sc, avail, 1);
 	} else {
 		if (!tr_address(t))

@@ -36,13 +36,11 @@
 
 /* --- values of registers -------------------------------------------------------------------------------------- */
 
-enum { ROOT_PAGE = GPR_COUNT /* base of the page being executed */, ROOT_ZERO, ROOT_FRESH };
-
 void tr_values_init(struct tr_values *v)
 {
 	for (unsigned i = 0; i < GPR_COUNT; i++)
 		v->reg[i] = (struct tr_value){.root = (uint16_t)i};
-	v->roots = ROOT_FRESH;
+	v->roots = TR_ROOT_FRESH;
 }
 
 static void value_unknown(struct tr_values *v, uint16_t regs)
@@ -118,11 +116,11 @@ static bool operand_value(const struct tr_values *v, const struct insn *in, unsi
 	if (in->addrsize != 8 || in->has_vsib || in->mem.seg == FS || in->mem.seg == GS || in->mem.disp != (int32_t)in->mem.disp)
 		return false;
 	if (in->rip_relative)
-		*at = (struct tr_value){.root = ROOT_PAGE, .off = insn_off + in->len};
+		*at = (struct tr_value){.root = TR_ROOT_PAGE, .off = insn_off + in->len};
 	else if (in->mem.base != INSN_NO_REG)
 		*at = v->reg[in->mem.base];
 	else if (in->mem.index != INSN_NO_REG)
-		*at = (struct tr_value){.root = ROOT_ZERO};
+		*at = (struct tr_value){.root = TR_ROOT_ZERO};
 	else
 		return false;
 	at->off += in->mem.disp;
@@ -134,14 +132,7 @@ static bool operand_value(const struct tr_values *v, const struct insn *in, unsi
 	return true;
 }
 
-struct access {
-	struct tr_value at;
-	unsigned size;
-	bool write;
-};
-
-/* What an instruction that is going to be translated accesses through lookups of its own: at most an operand and a stack slot. */
-static unsigned accesses(const struct tr_values *v, const struct insn *in, unsigned insn_off, struct access out[2])
+unsigned tr_accesses(const struct tr_values *v, const struct insn *in, unsigned insn_off, struct tr_access out[2])
 {
 	unsigned n = 0;
 
@@ -152,14 +143,14 @@ static unsigned accesses(const struct tr_values *v, const struct insn *in, unsig
 		}
 	switch (in->mnemonic) {
 	case M(PUSH): case M(CALL):
-		out[n] = (struct access){.at = v->reg[RSP], .size = 8, .write = true};
+		out[n] = (struct tr_access){.at = v->reg[RSP], .size = 8, .write = true};
 		out[n++].at.off -= 8;
 		break;
 	case M(POP): case M(RET):
-		out[n++] = (struct access){.at = v->reg[RSP], .size = 8};
+		out[n++] = (struct tr_access){.at = v->reg[RSP], .size = 8};
 		break;
 	case M(LEAVE):
-		out[n++] = (struct access){.at = v->reg[RBP], .size = 8};
+		out[n++] = (struct tr_access){.at = v->reg[RBP], .size = 8};
 		break;
 	default:
 		break;
@@ -169,22 +160,21 @@ static unsigned accesses(const struct tr_values *v, const struct insn *in, unsig
 
 /* --- spans ------------------------------------------------------------------------------------------------------------ */
 
-static bool same_base(const struct tr_value *a, const struct tr_value *b)
+bool tr_same_base(const struct tr_value *a, const struct tr_value *b)
 {
 	return a->root == b->root && a->index == b->index && a->scale == b->scale;
 }
 
-static bool in_span(const struct tr_span *s, const struct access *a)
+static bool in_span(const struct tr_span *s, const struct tr_access *a)
 {
-	return s->active && same_base(&s->base, &a->at) && (s->write || !a->write) && s->lo <= a->at.off && a->at.off + (int)a->size <= s->hi;
+	return s->active && tr_same_base(&s->base, &a->at) && (s->write || !a->write) && s->lo <= a->at.off && a->at.off + (int)a->size <= s->hi;
 }
 
-/* Whether the span can grow to hold the access as well. */
-static bool widen(struct tr_span *s, const struct access *a)
+bool tr_span_widen(struct tr_span *s, const struct tr_access *a)
 {
 	int64_t lo = a->at.off < s->lo ? a->at.off : s->lo, hi = a->at.off + a->size > s->hi ? a->at.off + a->size : s->hi;
 
-	if (hi - lo > SPAN_BYTES || (s->base.root == ROOT_PAGE && (lo >> PAGE_SHIFT) != ((hi - 1) >> PAGE_SHIFT)))
+	if (hi - lo > SPAN_BYTES || (s->base.root == TR_ROOT_PAGE && (lo >> PAGE_SHIFT) != ((hi - 1) >> PAGE_SHIFT)))
 		return false;
 	s->lo = lo;
 	s->hi = hi;
@@ -192,24 +182,24 @@ static bool widen(struct tr_span *s, const struct access *a)
 }
 
 /* Looks ahead from the current instruction for accesses that the span of `first` could serve. Returns how many. */
-static unsigned plan(const struct tr *t, const struct access *first, struct tr_span *s)
+static unsigned plan(const struct tr *t, const struct tr_access *first, struct tr_span *s)
 {
 	struct tr_values v = t->values;
 	unsigned count = 0;
 
 	*s = (struct tr_span){.base = first->at, .write = first->write, .lo = first->at.off, .hi = first->at.off + first->size};
-	if (!widen(s, first))
+	if (!tr_span_widen(s, first))
 		return 0;
 	for (unsigned i = t->i; i < t->n; i++) {
 		const struct insn *in = &t->insn[i];
-		struct access a[2];
+		struct tr_access a[2];
 		unsigned n;
 
 		if (tr_classify(t->bt, t->mode, in) < TR_COMPUTE)
 			break;
-		n = accesses(&v, in, t->insn_off[i], a);
+		n = tr_accesses(&v, in, t->insn_off[i], a);
 		for (unsigned k = 0; k < n; k++)
-			if (same_base(&a[k].at, &s->base) && widen(s, &a[k])) {
+			if (tr_same_base(&a[k].at, &s->base) && tr_span_widen(s, &a[k])) {
 				count++;
 				s->early |= a[k].write && !s->write;
 				s->write |= a[k].write;
@@ -233,11 +223,10 @@ void tr_held_forget(struct tr *t)
 
 static struct emem slot_of(unsigned k)
 {
-	return EMEM(RSP, H_SPAN + 8 * (int)k);
+	return k < TR_SPANS ? EMEM(RSP, H_SPAN + 8 * (int)k) : EMEM(RSP, H_STREAM + 8 * (int)(k - TR_SPANS));
 }
 
-/* The register that holds span k now, after loading it if need be: r14 by preference, else r13. */
-static unsigned pointer(struct tr *t, unsigned k)
+unsigned tr_pointer(struct tr *t, unsigned k)
 {
 	unsigned r = 1;
 
@@ -251,14 +240,13 @@ static unsigned pointer(struct tr *t, unsigned k)
 	return R13 + r;
 }
 
-/* Leaves for the translation without spans if the span's bytes, from r13 on, are not in one page. Loses r14. */
-static void check_straddle(struct tr *t, const struct tr_span *s)
+uint8_t *tr_straddle(struct tr *t, const struct tr_span *s)
 {
 	unsigned bytes = (unsigned)(s->hi - s->lo);
 	struct emit *e = &t->e;
 
 	if (bytes == 1)
-		return;
+		return NULL;
 	if (bytes <= 16 && !(bytes & (bytes - 1))) {
 		/* Nearly always aligned: then it is in one page. */
 		emit_test_imm8(e, R13, (uint8_t)(bytes - 1));
@@ -270,7 +258,7 @@ static void check_straddle(struct tr *t, const struct tr_span *s)
 		emit_modrm_reg(e, 0, R14);
 		emit_u32(e, PAGE_SIZE);
 	}
-	tr_link_plain(t, emit_jcc(e, CC_NE, emit_here(e)));
+	return emit_jcc(e, CC_NE, emit_here(e));
 }
 
 /* The lookup of a new span; `stack` is the register it is reached from, or NOREG: the address of the memory operand. `off` is what
@@ -280,17 +268,20 @@ static void establish(struct tr *t, unsigned k, unsigned stack, int64_t off)
 	struct tr_span *s = &t->span[k];
 	struct emit *e = &t->e;
 	int32_t lo = (int32_t)(s->lo - off);
+	uint8_t *straddle;
 
 	if (!t->slot && (t->live_before[t->i] & FL_ARITH))
 		tr_flags_to_slot(t);
-	if (s->base.root == ROOT_PAGE && !s->base.scale) {
+	if (s->base.root == TR_ROOT_PAGE && !s->base.scale) {
 		tr_page_address(t, R13, s->lo);
 	} else {
 		if (stack != NOREG)
 			emit_lea(e, R13, EMEM((uint8_t)tr_host(stack), lo));
 		else
 			tr_sum(t, lo);
-		check_straddle(t, s);
+		straddle = tr_straddle(t, s);
+		if (straddle)
+			tr_link_plain(t, straddle);
 	}
 	tr_lookup_span(t, s->write, s->early);
 	emit_op_reg(e, true, 0x01, R13, R14); /* add r14, r13 */
@@ -301,13 +292,15 @@ static void establish(struct tr *t, unsigned k, unsigned stack, int64_t off)
 }
 
 /* Finds or makes the span for an access; the operand in host memory to *m. */
-static bool span_access(struct tr *t, const struct access *a, unsigned stack, int64_t off, struct emem *m)
+static bool span_access(struct tr *t, const struct tr_access *a, unsigned stack, int64_t off, struct emem *m)
 {
 	struct tr_span s;
 	unsigned k = 0;
 
 	if (t->plain || t->bt->single || t->mode == BT_U32)
 		return false;
+	if (t->loop.inside && stack == NOREG && tr_loop_operand(t, a, m))
+		return true;
 	while (k < TR_SPANS && !in_span(&t->span[k], a))
 		k++;
 	if (k == TR_SPANS) {
@@ -319,7 +312,7 @@ static bool span_access(struct tr *t, const struct access *a, unsigned stack, in
 	}
 	/* A fault of the host (not canonical, misaligned vector) finds the instruction here. */
 	tr_site(t, SITE_END, 0);
-	*m = EMEM((uint8_t)pointer(t, k), (int32_t)(a->at.off - t->span[k].lo));
+	*m = EMEM((uint8_t)tr_pointer(t, k), (int32_t)(a->at.off - t->span[k].lo));
 	t->scratch_known = true;
 	return true;
 }
@@ -327,7 +320,7 @@ static bool span_access(struct tr *t, const struct access *a, unsigned stack, in
 bool tr_span_operand(struct tr *t, bool write, unsigned size, struct emem *m)
 {
 	const struct insn *in = tr_insn(t);
-	struct access a = {.size = size, .write = write};
+	struct tr_access a = {.size = size, .write = write};
 
 	return operand_value(&t->values, in, t->insn_off[t->i], &a.at) &&
 	       span_access(t, &a, NOREG, a.at.off - in->mem.disp, m);
@@ -335,7 +328,7 @@ bool tr_span_operand(struct tr *t, bool write, unsigned size, struct emem *m)
 
 bool tr_span_stack(struct tr *t, unsigned base_reg, int disp, bool write, struct emem *m)
 {
-	struct access a = {.at = t->values.reg[base_reg], .size = 8, .write = write};
+	struct tr_access a = {.at = t->values.reg[base_reg], .size = 8, .write = write};
 
 	a.at.off += disp;
 	return span_access(t, &a, base_reg, a.at.off - disp, m);

@@ -46,6 +46,23 @@ struct tr_span {
 	int64_t lo, hi;
 };
 
+/* A loop that is one block, and the accesses in it whose pages are looked up once for many iterations (loop.c). */
+#define TR_STREAMS 4
+struct tr_stream {
+	struct tr_span span;
+	int32_t step;      /* bytes that its address moves in an iteration */
+	bool still;        /* its root does not change, but its index may */
+};
+struct tr_loop {
+	unsigned end;      /* the loop is insn[0..end), the last of which branches back; 0 = there is none */
+	bool inside;       /* its unchecked form is being emitted */
+	unsigned nstreams;
+	struct tr_stream stream[TR_STREAMS];
+	uint8_t counter;   /* guest register that counts the iterations ... */
+	int32_t count;     /* ... by this much each; not 0 */
+	uint8_t *enter;    /* the branch back of the ordinary form */
+};
+
 struct tr {
 	struct bt *bt;
 	struct emit e;
@@ -77,6 +94,7 @@ struct tr {
 	struct tr_span span[TR_SPANS];
 	unsigned next_span;
 	int8_t held[2];                      /* which span's host address r13 and r14 hold between instructions, -1 = none */
+	struct tr_loop loop;
 	bool scratch_known;                  /* `held` is true after the current instruction */
 };
 
@@ -107,6 +125,7 @@ uint32_t tr_site(struct tr *t, unsigned flags, unsigned size);
 void tr_lookup_span(struct tr *t, bool write, bool early);
 /* r13 = address of the current instruction's base, index and scale, plus disp; may use r14. */
 void tr_sum(struct tr *t, int32_t disp);
+uint8_t *tr_load_entry(struct tr *t, bool write);     /* r14 = entry of the page of r13; the branch taken if it is absent */
 
 /* span.c */
 void tr_values_init(struct tr_values *v);
@@ -118,6 +137,29 @@ bool tr_span_operand(struct tr *t, bool write, unsigned size, struct emem *m);
 bool tr_span_stack(struct tr *t, unsigned base_reg, int disp, bool write, struct emem *m);
 void tr_spans_forget(struct tr *t);
 void tr_held_forget(struct tr *t);
+
+/* What an instruction that is going to be translated accesses through lookups of its own: at most an operand and a stack slot. Returns
+ * how many. */
+struct tr_access {
+	struct tr_value at;
+	unsigned size;
+	bool write;
+};
+unsigned tr_accesses(const struct tr_values *v, const struct insn *in, unsigned insn_off, struct tr_access out[2]);
+bool tr_same_base(const struct tr_value *a, const struct tr_value *b);
+bool tr_span_widen(struct tr_span *s, const struct tr_access *a); /* to hold the access as well; false if it cannot */
+/* The host register of the pointer of span k or (TR_SPANS + k) stream k, loaded if need be: r14 by preference, else r13. */
+unsigned tr_pointer(struct tr *t, unsigned k);
+/* Leaves the branch for span bytes, from r13 on, that are not in one page; NULL: they always are. Loses r14. */
+uint8_t *tr_straddle(struct tr *t, const struct tr_span *s);
+enum { TR_ROOT_PAGE = GPR_COUNT /* base of the page being executed */, TR_ROOT_ZERO, TR_ROOT_FRESH };
+
+/* loop.c */
+void tr_loop_plan(struct tr *t);                      /* looks for a loop in the decoded block */
+bool tr_loop_back(struct tr *t, enum cond cc);        /* emits the current branch if it closes the ordinary loop */
+void tr_loop_emit(struct tr *t);                      /* the unchecked form, behind the ordinary one */
+/* The current instruction's memory operand, if it belongs to a stream of the loop being emitted. */
+bool tr_loop_operand(struct tr *t, const struct tr_access *a, struct emem *m);
 
 /* reencode.c: the current instruction with other registers and memory operand; -1 / NULL = as it is. */
 struct tr_subst {
@@ -139,7 +181,8 @@ enum tr_class tr_classify(const struct bt *bt, enum bt_mode mode, const struct i
 uint16_t tr_flags_killed(const struct insn *in);
 uint16_t tr_flags_used(const struct bt *bt, enum bt_mode mode, const struct insn *in);
 
-/* translate.c: exits */
+/* translate.c: the first n instructions of the block; exits */
+void tr_emit_insns(struct tr *t, unsigned n);
 void tr_exit_direct(struct tr *t, int32_t target);   /* target relative to the page base */
 void tr_exit_dispatch(struct tr *t, int32_t adjust); /* target address in r13; RSP has been moved by adjust */
 void tr_jcc(struct tr *t, enum cond cc, int32_t target);

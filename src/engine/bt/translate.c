@@ -246,17 +246,22 @@ static void emit_entries(struct tr *t, uint8_t **event_ind, uint8_t **event_chk)
 	b->entry_plain = tr_here(t);
 }
 
-static void emit_body(struct tr *t)
+void tr_emit_insns(struct tr *t, unsigned n)
 {
-	tr_values_init(&t->values);
-	tr_held_forget(t);
-	for (t->i = 0; t->i < t->n && !t->ended && !t->overflow; t->i++) {
+	for (t->i = 0; t->i < n && !t->ended && !t->overflow; t->i++) {
 		t->insn_start = tr_here(t);
 		t->npending = 0;
 		tr_emit_insn(t);
 		for (unsigned k = 0; k < t->npending; k++)
 			t->bt->site[t->pending_next[k]].next = tr_here(t);
 	}
+}
+
+static void emit_body(struct tr *t)
+{
+	tr_values_init(&t->values);
+	tr_held_forget(t);
+	tr_emit_insns(t, t->n);
 	if (t->ended || t->overflow)
 		return;
 	t->insn_start = tr_here(t);
@@ -334,8 +339,11 @@ uint32_t bt_translate(struct bt *bt, uint32_t page, unsigned off)
 	*b = (struct bt_block){.page = page, .off = (uint16_t)off, .first_site = sites};
 	decode_block(&t, code, off);
 	flag_liveness(&t, code);
+	tr_loop_plan(&t);
 	emit_entries(&t, &event_ind, &event_chk);
 	emit_body(&t);
+	if (t.loop.enter && !t.overflow)
+		tr_loop_emit(&t);
 	if (!t.overflow && !t.e.full)
 		emit_cold(&t, event_ind, event_chk);
 	if (t.overflow || t.e.full) {
