@@ -123,7 +123,7 @@ struct bt {
 	struct bt_perf_map *perf_map;   /* NULL: nobody wants one */
 	bool leave;           /* bt_service must return to the run loop with `exit` */
 	struct {
-		uint64_t translated, blocks, flushes, links, misses, slow_fill, slow_interp, interp, signals, smc, events;
+		uint64_t translated, blocks, flushes, links, misses, slow_fill, slow_interp, interp, signals, smc, events, loops;
 	} stats;
 };
 

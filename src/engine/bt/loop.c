@@ -4,7 +4,7 @@
  * not move at all (streams). How many iterations stay inside the pages they are in is arithmetic; so many run without any check.
  *
  *     ordinary:  body ; jcc enter              one iteration as everywhere else
- *     enter:     event? -> the block's entry
+ *     enter:     event? -> the block's entry ; one of the first few iterations? -> ordinary
  *                for each stream: its bytes in one page, and present? else -> ordinary
  *                                 n = min(n, iterations until it leaves its page)
  *                                 what to add to its guest addresses -> [rsp+H_STREAM+8*k], and r14, r13
@@ -33,6 +33,8 @@
 #define STREAM_STEP 512
 /* Iterations between looks at the event word when no stream leaves its page. */
 #define LOOP_ROUNDS 1024
+/* Ordinary iterations first: looking the streams up costs about three of them, and many loops are short. */
+#define LOOP_TRIPS 3
 
 /* --- what is a loop --------------------------------------------------------------------------------------------- */
 
@@ -207,7 +209,7 @@ static void limit_min(struct emit *e)
 }
 
 /* Looks stream k up; branches to the ordinary form if that fails. */
-static void enter_stream(struct tr *t, unsigned k, uintptr_t ordinary)
+static void enter_stream(struct tr *t, unsigned k)
 {
 	const struct tr_stream *s = &t->loop.stream[k];
 	struct emit *e = &t->e;
@@ -218,32 +220,40 @@ static void enter_stream(struct tr *t, unsigned k, uintptr_t ordinary)
 	emit_lea(e, R13, EMEMX((uint8_t)base, (uint8_t)index, s->span.base.scale ? s->span.base.scale : 1, (int32_t)s->span.lo));
 	fail = tr_straddle(t, &s->span);
 	if (fail)
-		emit_patch(e, fail, ordinary);
+		emit_patch(e, fail, t->loop.ordinary);
 	if (s->step) {
 		rounds(t, s);
 		limit_min(e);
 	}
-	emit_patch(e, tr_load_entry(t, s->span.write), ordinary);
+	emit_patch(e, tr_load_entry(t, s->span.write), t->loop.ordinary);
 	base = s->still ? head_reg(t, s->span.base.root, R13) : NOREG;
 	if (base != NOREG)
 		emit_lea(e, R14, EMEMX(R14, (uint8_t)base, 1, 0));
 	emit_store(e, EMEM(RSP, H_STREAM + 8 * (int)k), R14);
 }
 
+void tr_loop_head(struct tr *t)
+{
+	emit_store_imm32(&t->e, EMEM(RSP, H_TRIPS), LOOP_TRIPS);
+	t->loop.ordinary = emit_here(&t->e);
+}
+
 static void enter(struct tr *t)
 {
-	struct bt_block *b = &t->bt->block[t->block];
 	struct tr_loop *l = &t->loop;
 	struct emit *e = &t->e;
 	unsigned counter = tr_displaced(l->counter) ? R13 : tr_host(l->counter);
 
 	emit_op_mem(e, false, 0x83, 7, EMEM(RSP, V_EVENT)); /* cmp dword [event], 0 */
 	emit_byte(e, 0);
-	emit_jcc(e, CC_NE, t->bt->code_x + b->entry_chk);
+	emit_jcc(e, CC_NE, t->bt->code_x + t->bt->block[t->block].entry_chk);
+	emit_op_mem(e, false, 0x83, 5, EMEM(RSP, H_TRIPS)); /* sub dword, 1 */
+	emit_byte(e, 1);
+	emit_jcc(e, CC_NS, l->ordinary);
 	emit_mov_imm(e, R14, LOOP_ROUNDS);
 	emit_store(e, EMEM(RSP, H_LIMIT), R14);
 	for (unsigned k = 0; k < l->nstreams; k++)
-		enter_stream(t, k, t->bt->code_x + b->entry_plain);
+		enter_stream(t, k);
 	/* limit = counter + (n + 1) * count: the present iteration counts as well. */
 	emit_load(e, R14, EMEM(RSP, H_LIMIT));
 	emit_imul_imm32(e, R14, R14, l->count);

@@ -479,6 +479,7 @@ static void bt_stats(struct vcpu *v, void (*emit)(void *o, const char *name, uin
 
 	emit(o, "bt_translated_instructions", bt->stats.translated);
 	emit(o, "bt_blocks", bt->stats.blocks);
+	emit(o, "bt_loops", bt->stats.loops);
 	emit(o, "bt_flushes", bt->stats.flushes);
 	emit(o, "bt_links", bt->stats.links);
 	emit(o, "bt_dispatch_misses", bt->stats.misses);

@@ -61,6 +61,7 @@ struct tr_loop {
 	uint8_t counter;   /* guest register that counts the iterations ... */
 	int32_t count;     /* ... by this much each; not 0 */
 	uint8_t *enter;    /* the branch back of the ordinary form */
+	uintptr_t ordinary; /* host address of its body */
 };
 
 struct tr {
@@ -156,6 +157,7 @@ enum { TR_ROOT_PAGE = GPR_COUNT /* base of the page being executed */, TR_ROOT_Z
 
 /* loop.c */
 void tr_loop_plan(struct tr *t);                      /* looks for a loop in the decoded block */
+void tr_loop_head(struct tr *t);                      /* emits what comes before its body when it is entered from elsewhere */
 bool tr_loop_back(struct tr *t, enum cond cc);        /* emits the current branch if it closes the ordinary loop */
 void tr_loop_emit(struct tr *t);                      /* the unchecked form, behind the ordinary one */
 /* The current instruction's memory operand, if it belongs to a stream of the loop being emitted. */

@@ -244,6 +244,8 @@ static void emit_entries(struct tr *t, uint8_t **event_ind, uint8_t **event_chk)
 		emit_patch(e, skip, emit_here(e));
 	}
 	b->entry_plain = tr_here(t);
+	if (t->loop.end)
+		tr_loop_head(t);
 }
 
 void tr_emit_insns(struct tr *t, unsigned n)
@@ -361,6 +363,7 @@ uint32_t bt_translate(struct bt *bt, uint32_t page, unsigned off)
 	bt->code_used = (b->host_end + 15) & ~15u;
 	bt->stats.translated += t.n;
 	bt->stats.blocks++;
+	bt->stats.loops += t.loop.enter != NULL;
 	bt_alias_trim(bt);
 	bt_block_add(bt, t.block);
 	return bt->nblocks++;
