@@ -67,6 +67,8 @@ void mem_written(struct mem *m, gpa_t gpa, uint64_t len);
 
 /* Bytes of frames populated so far, and declared RAM, for statistics and for finding guest RAM ranges. */
 uint64_t mem_populated(const struct mem *m);
+/* What the host really has for them, swapped out or not: less where frames were populated and not touched. */
+uint64_t mem_resident(const struct mem *m);
 uint64_t mem_ram_size(const struct mem *m);
 gfn_t mem_max_gfn(const struct mem *m);
 

@@ -11,6 +11,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 
 int mem_create(struct mem **out, uint64_t bytes, gfn_t max_gfn)
 {
@@ -240,6 +241,13 @@ int mem_write(struct mem *m, gpa_t gpa, const void *buf, size_t len)
 uint64_t mem_populated(const struct mem *m)
 {
 	return m->populated << PAGE_SHIFT;
+}
+
+uint64_t mem_resident(const struct mem *m)
+{
+	struct stat st;
+
+	return fstat(m->pool.fd, &st) == 0 ? (uint64_t)st.st_blocks * 512 : 0;
 }
 
 uint64_t mem_ram_size(const struct mem *m)

@@ -10,7 +10,7 @@
 #include "mem/private.h"
 
 #define RUNS 64              /* runs of machine frames given back after one wait */
-#define STRETCH 512u         /* guest frames looked at with the lock held */
+#define STRETCH 512u         /* guest frames looked at, and frames of a run given back, with the lock held */
 
 struct run {
 	mfn_t mfn;
@@ -63,7 +63,7 @@ static bool take(struct mem *m, struct batch *b, gfn_t gfn, enum p2m_state to)
 	if (p2m_entry_state(e) != P2M_OWNED)
 		return true;
 	mfn = e & P2M_MFN_MASK;
-	if (last && last->mfn + last->count == mfn)
+	if (last && last->mfn + last->count == mfn && last->count < STRETCH)
 		last->count++;
 	else if (b->n < RUNS)
 		b->run[b->n++] = (struct run){ mfn, 1 };
