@@ -47,6 +47,7 @@ enum proto_flag {
 	PROTO_F_VIRTIO_MMIO = 16, /* virtio devices on MMIO instead of PCI */
 	PROTO_F_PROFILE = 64,    /* report where the time went: to PROTO_FD_PROFILE, or standard error */
 	PROTO_F_GDB_WAIT = 32,   /* run nothing until a debugger says go; PROTO_FD_GDB is where it connects to */
+	PROTO_F_NO_BALLOON = 64,
 };
 
 enum proto_serial { PROTO_SERIAL_STDIO, PROTO_SERIAL_NONE, PROTO_SERIAL_FILE };

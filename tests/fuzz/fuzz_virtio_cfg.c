@@ -2,7 +2,8 @@
 /*
  * Fuzzes whole virtio devices from the guest's side: PCI configuration space, BARs being moved, MSI-X tables, common and device
  * configuration, MMIO registers, queues set up right and then spoiled, kicks, time passing, state saved and loaded. Devices: a disk
- * (its host side is a thread that touches every byte it is pointed at), a random number generator, a network interface.
+ * (its host side is a thread that touches every byte it is pointed at), a random number generator, a network interface, a balloon (which has
+ * memory of its own to give away beside that of the others: the model driver does not notice when its rings go).
  *
  * As a program: fuzz_virtio_cfg RUNS [SEED]. A run is one board reset and 200 steps.
  */
@@ -11,14 +12,17 @@
 #include <stdio.h>
 
 #include "dev/board.h"
+#include "dev/virtio/balloon.h"
 #include "dev/virtio/blk.h"
 #include "dev/virtio/net.h"
 #include "dev/virtio/rng.h"
 #include "lib/vring.h"
 
 #define STEPS 200
-#define DEVICES 3
-#define QUEUES 4
+#define DEVICES 4
+#define BALLOON 3
+#define QUEUES 5
+#define PLAY (4ull << 20)       /* memory that the balloon takes: 2 MiB */
 #define PCI_AT(slot) (0xc0000000ull + ((slot) - 1) * 0x8000ull) /* BAR 0; BAR 2 follows at 4000h */
 
 /* --- the host's side of the disk ------------------------------------------------------------------------------------------- */
@@ -165,7 +169,7 @@ struct fuzz {
 	struct wire wire;
 	struct evloop loop;
 	enum board_transport transport;
-	uint64_t now, seed, live, failed, messages;
+	uint64_t now, seed, live, failed, messages, ballooned;
 };
 
 static void up_kick(void *vm, unsigned cpu) { (void)cpu, ((struct fuzz *)vm)->messages++; }
@@ -196,11 +200,14 @@ static void board_up(struct fuzz *f, enum board_transport transport)
 	const struct virtio_blk_setup blk = {.disk = &f->block, .queues = 2, .serial = "fuzz"};
 	const struct virtio_net_setup net = {.backend = &f->wire.b, .loop = &f->loop, .mac = {2, 0, 0, 0, 0, 1}, .mtu = 1500};
 
+	const struct virtio_balloon_options balloon = {0};
+
 	f->transport = transport;
 	must(board_create(&f->io, &cfg, &f->board));
 	must(virtio_blk_create(&f->io, &blk, &f->dev[0]));
 	must(virtio_rng_create(&f->io, &f->dev[1]));
 	must(virtio_net_create(&f->io, &net, &f->dev[2]));
+	must(virtio_balloon_create(&f->io, &balloon, &f->dev[BALLOON]));
 	for (unsigned i = 0; i < DEVICES; i++)
 		must(board_add_virtio(&f->board, f->dev[i]->ops->name, f->dev[i], transport));
 }
@@ -208,8 +215,9 @@ static void board_up(struct fuzz *f, enum board_transport transport)
 static void setup(struct fuzz *f)
 {
 	*f = (struct fuzz){.seed = 0x9e3779b97f4a7c15ull};
-	must(mem_create(&f->mem, 4 << 20, 4 << 8));
+	must(mem_create(&f->mem, 4 << 20, 8 << 8));
 	must(mem_add_ram(f->mem, 0, VRING_RAM));
+	must(mem_add_ram(f->mem, PLAY, 2 << 20));
 	must(io_init(&f->io, f->mem));
 	f->io.vm = f;
 	f->io.kick = up_kick;
@@ -282,6 +290,17 @@ static void use_msix(struct fuzz *f, unsigned dev, uint64_t at)
 	config_put(f, dev + 1, 0x42, 2, 0x8000);
 }
 
+/* The model driver's idea of memory, which ends when the balloon takes some of it, until the next run. */
+static bool in_one_piece(struct fuzz *f)
+{
+	uint8_t *ram = mem_frame(f->mem, 0, true);
+
+	for (gfn_t i = 1; i < VRING_RAM >> 12; i++)
+		if (mem_frame(f->mem, i, true) != ram + (i << 12))
+			return false;
+	return true;
+}
+
 /* What a driver does to bring the device to life. */
 static void bring_up(struct fuzz *f, unsigned dev)
 {
@@ -304,6 +323,8 @@ static void bring_up(struct fuzz *f, unsigned dev)
 
 		gpa_t ring = 0x10000 + 0x1000 * (dev * QUEUES + q);
 
+		if (!in_one_piece(f))
+			return;
 		/* Rings of all queues have places of their own; tables and buffers are shared. */
 		vdrv_init_at(d, f->mem, size, features & BIT(34), features & BIT(29), features & BIT(28), ring, ring + 0x400,
 			     ring + 0x800);
@@ -318,6 +339,46 @@ static void bring_up(struct fuzz *f, unsigned dev)
 	put(f, at + r->status, pci ? 1 : 4, 15);
 }
 
+/* Frame numbers or stretches; what is no memory, or other devices', among them. */
+static void add_balloon(struct fuzz *f, unsigned queue)
+{
+	struct vdrv *d = &f->drv[BALLOON][queue];
+	unsigned n = 1 + (unsigned)(next(f) % 40);
+	gpa_t at = 0x80000 + next(f) % 0x10000 / 4 * 4;
+	struct vbuf b[3] = {{at, n * 4, false}};
+
+	if (!d->ram || !d->size)
+		return;
+	for (unsigned i = 0; i < n; i++) {
+		uint32_t frame = (uint32_t)(next(f) % 256 ? (PLAY >> 12) + next(f) % 512 : next(f) % 8 ? value(f) : next(f) % 512);
+
+		memcpy(vat(d, at + 4 * i), &frame, 4);
+	}
+	if (queue >= 2 && next(f) % 2)
+		for (n = 0; n < 3; n++)
+			b[n] = (struct vbuf){next(f) % 32 ? PLAY + next(f) % (2 << 20) : value(f),
+					     (uint32_t)(next(f) % 8 ? next(f) % 0x20000 : value(f)), true};
+	else
+		n = 1;
+	(void)vdrv_add(d, b, n, d->indirect && (next(f) & 1));
+}
+
+static void host_side(struct fuzz *f)
+{
+	struct virtio_balloon_info info;
+
+	pthread_mutex_lock(&f->io.lock);
+	if (next(f) % 2)
+		virtio_balloon_set(f->dev[BALLOON], value(f));
+	else
+		(void)virtio_balloon_poll(f->dev[BALLOON]);
+	virtio_balloon_info(f->dev[BALLOON], &info);
+	pthread_mutex_unlock(&f->io.lock);
+	f->ballooned += mem_ballooned(f->mem) >> 12;
+	if (mem_ballooned(f->mem) > mem_ram_size(f->mem) || mem_populated(f->mem) > mem_ram_size(f->mem))
+		abort();
+}
+
 /* A chain as the device expects it, or nearly. */
 static void add(struct fuzz *f, unsigned dev, unsigned queue)
 {
@@ -325,7 +386,8 @@ static void add(struct fuzz *f, unsigned dev, unsigned queue)
 	static const uint32_t types[] = {0, 1, 4, 8, 11, 13, 2, 99};
 	uint64_t header[2] = {types[next(f) % nitems(types)], next(f) % 4 ? next(f) % 1000 : value(f)};
 	gpa_t at = 0x100000 + next(f) % 0xe0000;
-	struct vbuf b[3] = {{at, 16, false}, {0x100000 + next(f) % 0xc0000, (uint32_t)(next(f) % 40 * 512),
+	gpa_t data = next(f) % 4 ? 0x100000 : PLAY;
+	struct vbuf b[3] = {{at, 16, false}, {data + next(f) % 0xc0000, (uint32_t)(next(f) % 40 * 512),
 			     next(f) % 8 ? !(header[0] & 1) : next(f) & 1},
 			    {0x80000 + next(f) % 0x1000, 1, true}};
 
@@ -417,6 +479,8 @@ static void step(struct fuzz *f)
 		queue = 0;
 	if (what < 3)
 		bring_up(f, dev);
+	else if (what < 23 && dev == BALLOON && next(f) % 8)
+		add_balloon(f, queue);
 	else if (what < 23)
 		add(f, dev, queue);
 	else if (what < 35)
@@ -431,6 +495,8 @@ static void step(struct fuzz *f)
 		f->now += next(f) % 20000000, (void)io_timers_run(&f->io);
 	else if (next(f) % 8 == 0)
 		walk_state(f);
+	else
+		host_side(f);
 	f->live += virtio_live(f->dev[dev]);
 	f->failed += f->dev[dev]->status & VIRTIO_CONFIG_S_NEEDS_RESET ? 1 : 0;
 }
@@ -440,6 +506,7 @@ static void run(struct fuzz *f)
 	pthread_mutex_lock(&f->io.lock);
 	board_reset(&f->board);
 	pthread_mutex_unlock(&f->io.lock);
+	mem_reset(f->mem); /* what the balloon took of the rings' memory would stay in pieces */
 	memset(f->drv, 0, sizeof(f->drv));
 	for (unsigned i = 0; i < STEPS; i++)
 		step(f);
@@ -469,10 +536,10 @@ int main(int argc, char **argv)
 	pthread_cond_signal(&f.block.more);
 	pthread_mutex_unlock(&f.block.lock);
 	pthread_join(f.block.thread, NULL);
-	printf("%lu runs of %d steps, %llu on live devices, %llu on failed ones; %llu disk requests, %llu messages\n", runs, STEPS,
+	printf("%lu runs of %d steps, %llu on live devices, %llu on failed ones; %llu disk requests, %llu messages, %llu ballooned\n", runs, STEPS,
 	       (unsigned long long)f.live, (unsigned long long)f.failed, (unsigned long long)f.block.requests,
-	       (unsigned long long)f.messages);
+	       (unsigned long long)f.messages, (unsigned long long)f.ballooned);
 	io_fini(&f.io);
 	mem_destroy(f.mem);
-	return !f.live || !f.failed || !f.block.requests;
+	return !f.live || !f.failed || !f.block.requests || !f.ballooned;
 }

@@ -7,6 +7,7 @@
 #define TESTS_LIB_VIRTIO_DRIVER_H
 
 #include "dev/virtio/virtio.h"
+#include "host/evloop.h"
 #include "vring.h"
 
 #define VD_RING 64
