@@ -29,6 +29,7 @@ int cmd_resume(int argc, char **argv);
 int cmd_reset(int argc, char **argv);
 int cmd_console(int argc, char **argv);
 int cmd_stats(int argc, char **argv);
+int cmd_memory(int argc, char **argv);
 int cmd_check(int argc, char **argv);
 int cmd_help(int argc, char **argv);
 int cmd_image(int argc, char **argv);
@@ -41,6 +42,7 @@ void cmd_resume_usage(void);
 void cmd_reset_usage(void);
 void cmd_console_usage(void);
 void cmd_stats_usage(void);
+void cmd_memory_usage(void);
 void cmd_check_usage(void);
 void cmd_help_usage(void);
 

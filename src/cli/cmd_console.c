@@ -228,7 +228,7 @@ int cmd_console(int argc, char **argv)
 	static const struct control_option options[] = {
 		{"read-only", NULL, set_read_only}, {"steal", NULL, set_steal}, {"scrollback", "BYTES", set_scrollback}, {0}};
 	struct console c = {.attach = {CTL_ATTACH_WRITE, SCROLLBACK_DEFAULT}};
-	int ret = control_parse(argc, argv, options, &c, true, &c.args);
+	int ret = control_parse(argc, argv, options, &c, CONTROL_NAME, &c.args);
 
 	if (ret)
 		return ret;

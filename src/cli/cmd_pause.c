@@ -33,7 +33,7 @@ void cmd_reset_usage(void)
 static int simple(int argc, char **argv, enum ctl_type type, const char *state)
 {
 	struct control_args a;
-	int fd, ret = control_parse(argc, argv, NULL, NULL, true, &a);
+	int fd, ret = control_parse(argc, argv, NULL, NULL, CONTROL_NAME, &a);
 
 	if (ret)
 		return ret;

@@ -102,7 +102,7 @@ int cmd_ps(int argc, char **argv)
 	struct rundir d;
 	char why[256];
 	json_t *list;
-	int ret = control_parse(argc, argv, NULL, NULL, false, &a);
+	int ret = control_parse(argc, argv, NULL, NULL, CONTROL_NOTHING, &a);
 
 	if (ret)
 		return ret;

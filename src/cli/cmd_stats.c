@@ -141,7 +141,7 @@ int cmd_stats(int argc, char **argv)
 	static const struct control_option options[] = {{"interval", "SECONDS", set_interval}, {"count", "N", set_count}, {0}};
 	struct stats s = {0};
 	json_t *before = NULL;
-	int fd, ret = control_parse(argc, argv, options, &s, true, &s.args);
+	int fd, ret = control_parse(argc, argv, options, &s, CONTROL_NAME, &s.args);
 
 	if (ret)
 		return ret;

@@ -134,7 +134,7 @@ int cmd_stop(int argc, char **argv)
 {
 	static const struct control_option options[] = {{"force", NULL, set_force}, {"timeout", "SECONDS", set_timeout}, {0}};
 	struct stop s = {0};
-	int fd, ret = control_parse(argc, argv, options, &s, true, &s.args);
+	int fd, ret = control_parse(argc, argv, options, &s, CONTROL_NAME, &s.args);
 
 	if (ret)
 		return ret;

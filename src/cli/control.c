@@ -36,7 +36,8 @@ static int wrong(const char *verb, const char *what, const char *arg)
 	return STATUS_USAGE;
 }
 
-int control_parse(int argc, char **argv, const struct control_option *options, void *opaque, bool needs_name, struct control_args *out)
+int control_parse(int argc, char **argv, const struct control_option *options, void *opaque, enum control_words words,
+		  struct control_args *out)
 {
 	struct option longopts[MAX_OPTIONS + 2] = {{"format", required_argument, NULL, 1}};
 	int c, ret = 0;
@@ -56,11 +57,12 @@ int control_parse(int argc, char **argv, const struct control_option *options, v
 	}
 	if (ret)
 		return ret;
-	if (needs_name && optind == argc)
+	if (words && optind == argc)
 		return wrong(argv[0], " needs the name of a machine, `doppel ps` lists them", argv[0]);
-	if (optind + needs_name < argc)
-		return wrong(argv[0], " is one argument too many", argv[optind + needs_name]);
-	out->name = needs_name ? argv[optind] : NULL;
+	if (optind + (int)words < argc)
+		return wrong(argv[0], " is one argument too many", argv[optind + (int)words]);
+	out->name = words ? argv[optind] : NULL;
+	out->more = words == CONTROL_NAME_AND_MORE && optind + 1 < argc ? argv[optind + 1] : NULL;
 	return 0;
 }
 
@@ -155,11 +157,16 @@ int control_receive(int fd, int timeout_ms, uint8_t *buf, struct ctl_header *h, 
 
 int control_call(int fd, enum ctl_type type, json_t **json)
 {
+	return control_call_with(fd, type, NULL, 0, json);
+}
+
+int control_call_with(int fd, enum ctl_type type, const void *body_out, size_t len_out, json_t **json)
+{
 	uint8_t *buf = malloc(CTL_MAX);
 	struct ctl_header h;
 	const uint8_t *body;
 	size_t len;
-	int ret = buf ? control_send(fd, type, NULL, 0) : -ENOMEM;
+	int ret = buf ? control_send(fd, type, body_out, len_out) : -ENOMEM;
 
 	/* What comes unasked may come first. */
 	while (ret == 0) {

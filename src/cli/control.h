@@ -16,6 +16,7 @@
 /* What the verbs' command lines have in common: NAME and --format. Further options are the verb's. */
 struct control_args {
 	const char *name;
+	const char *more;      /* what follows NAME; NULL: nothing */
 	bool json;
 };
 
@@ -25,8 +26,10 @@ struct control_option {
 	int (*set)(void *opaque, const char *arg);     /* 0 or STATUS_USAGE, the error printed */
 };
 
-/* Reads [--format text|json] [options] [NAME]. needs_name: exactly one, otherwise none. 0 or STATUS_USAGE. */
-int control_parse(int argc, char **argv, const struct control_option *options, void *opaque, bool needs_name, struct control_args *out);
+/* Reads [--format text|json] [options] and the words a verb takes. 0 or STATUS_USAGE. */
+enum control_words { CONTROL_NOTHING, CONTROL_NAME, CONTROL_NAME_AND_MORE };   /* the last: NAME [MORE] */
+int control_parse(int argc, char **argv, const struct control_option *options, void *opaque, enum control_words words,
+		  struct control_args *out);
 /* A number of seconds in (0, 86400], for setters. */
 bool control_seconds(const char *text, double *out);
 
@@ -41,6 +44,8 @@ int control_send(int fd, enum ctl_type type, const void *body, size_t len);
 int control_receive(int fd, int timeout_ms, uint8_t *buf, struct ctl_header *h, const uint8_t **body, size_t *len);
 /* Request and reply; *json (may be NULL) is a new reference to a report. 0 or -errno, the machine's own included. */
 int control_call(int fd, enum ctl_type type, json_t **json);
+/* The same for requests with a body. */
+int control_call_with(int fd, enum ctl_type type, const void *body, size_t len, json_t **json);
 /* Prints why a call has failed; returns the status for that. */
 int control_failed(const char *name, int error);
 /* Both together: 0 or a status. */

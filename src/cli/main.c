@@ -23,6 +23,7 @@ const struct cli_verb cli_verbs[] = {
 	{"reset", "press a machine's reset button", cmd_reset_usage, cmd_reset},
 	{"console", "attach the terminal to a machine", cmd_console_usage, cmd_console},
 	{"stats", "print what a machine has used and done", cmd_stats_usage, cmd_stats},
+	{"memory", "show a machine's memory, or change how much its guest keeps", cmd_memory_usage, cmd_memory},
 	{"image", "create, look at, convert, check and commit disk images", cmd_image_usage, cmd_image},
 	{"check", "say which engines work on this host, and how fast", cmd_check_usage, cmd_check},
 	{"help", "list the verbs, or explain one", cmd_help_usage, cmd_help},

@@ -84,6 +84,11 @@ static int set_no_reboot(struct run_request *req, const struct run_arg *arg)
 	return set_flag(req, arg, PROTO_F_NO_REBOOT);
 }
 
+static int set_no_balloon(struct run_request *req, const struct run_arg *arg)
+{
+	return set_flag(req, arg, PROTO_F_NO_BALLOON);
+}
+
 static int set_check(struct run_request *req, const struct run_arg *arg)
 {
 	return set_flag(req, arg, PROTO_F_CHECK);
@@ -134,6 +139,8 @@ static const struct run_option options[] = {
 	 .help = "the machine's name (default: that of the file of -c, or vm-PID)"},
 	{.name = "memory", .value = "SIZE", .set = set_memory,
 	 .help = "guest memory: K, M or G; plain numbers are MiB (default 512M)"},
+	{.name = "no-balloon", .set = set_no_balloon,
+	 .help = "no memory balloon: what the guest does not use stays with it"},
 	{.name = "cpus", .value = "N", .set = set_cpus, .help = "processors, 1 to 16 (default 1)"},
 	{.name = "engine", .value = "NAME", .set = set_engine,
 	 .help = "auto, bt, interp or lockstep (default auto); see `doppel check`"},

@@ -7,8 +7,20 @@
 #include <errno.h>
 #include <string.h>
 
-static_assert(sizeof(struct ctl_header) == 16 && sizeof(struct ctl_attach) == 8 && sizeof(struct ctl_ended) == 64,
+static_assert(sizeof(struct ctl_header) == 16 && sizeof(struct ctl_attach) == 8 && sizeof(struct ctl_ended) == 64 &&
+		      sizeof(struct ctl_memory) == 8,
 	      "the layout is the protocol");
+
+static bool is_request(unsigned type)
+{
+	return (type >= CTL_INFO && type <= CTL_INPUT) || type == CTL_MEMORY;
+}
+
+/* Those that report carry a body, if they succeed. */
+static bool reports(unsigned type)
+{
+	return type == CTL_INFO || type == CTL_STATS || type == CTL_MEMORY;
+}
 
 void ctl_header_init(struct ctl_header *h, unsigned type, size_t size, int status)
 {
@@ -35,7 +47,7 @@ int ctl_parse_request(const void *packet, size_t len, struct ctl_request *out)
 
 	if (ret)
 		return ret;
-	if (h.type < CTL_INFO || h.type > CTL_INPUT || h.status != 0)
+	if (!is_request(h.type) || h.status != 0)
 		return -EPROTO;
 	*out = (struct ctl_request){
 		.type = h.type, .data = (const uint8_t *)packet + sizeof(h), .len = len - sizeof(h)};
@@ -45,6 +57,11 @@ int ctl_parse_request(const void *packet, size_t len, struct ctl_request *out)
 			return -EPROTO;
 		memcpy(&out->attach, out->data, sizeof(out->attach));
 		return out->attach.flags & ~(uint32_t)(CTL_ATTACH_WRITE | CTL_ATTACH_STEAL) ? -EPROTO : 0;
+	case CTL_MEMORY:
+		if (out->len != sizeof(out->memory))
+			return -EPROTO;
+		memcpy(&out->memory, out->data, sizeof(out->memory));
+		return 0;
 	case CTL_INPUT:
 		return out->len >= 1 && out->len <= CTL_INPUT_MAX ? 0 : -EPROTO;
 	default:
@@ -67,10 +84,9 @@ int ctl_parse_answer(const void *packet, size_t len, struct ctl_header *h, const
 		return h->status == 0 && *body_len == sizeof(struct ctl_ended) &&
 			       memchr(*body + offsetof(struct ctl_ended, reason), 0, sizeof(((struct ctl_ended *)0)->reason)) ? 0 : -EPROTO;
 	type = h->type & ~(unsigned)CTL_REPLY;
-	if (!(h->type & CTL_REPLY) || type < CTL_INFO || type > CTL_ATTACH || h->status > 0)
+	if (!(h->type & CTL_REPLY) || !is_request(type) || type == CTL_INPUT || h->status > 0)
 		return -EPROTO;
-	/* Only the two that report carry a body, and only if they succeeded. */
-	if ((type == CTL_INFO || type == CTL_STATS) && h->status == 0)
+	if (reports(type) && h->status == 0)
 		return *body_len ? 0 : -EPROTO;
 	return *body_len == 0 ? 0 : -EPROTO;
 }

@@ -32,6 +32,7 @@ enum ctl_type {
 	CTL_INPUT,      /* body: bytes typed; no reply */
 	CTL_OUTPUT,     /* body: bytes the guest has put out; to the client only */
 	CTL_ENDED,      /* body: struct ctl_ended; to the client only, the last message */
+	CTL_MEMORY,     /* body: struct ctl_memory; reply: JSON object */
 	CTL_TYPES,
 };
 
@@ -52,6 +53,10 @@ struct ctl_attach {
 	uint32_t scrollback;    /* bytes of earlier output wanted */
 };
 
+struct ctl_memory {
+	uint64_t bytes;         /* what the guest shall keep, the rest goes into its balloon; 0: only ask */
+};
+
 struct ctl_ended {
 	int32_t status;         /* enum proto_status, or of --debug-exit */
 	char reason[60];
@@ -61,6 +66,7 @@ struct ctl_ended {
 struct ctl_request {
 	enum ctl_type type;
 	struct ctl_attach attach;
+	struct ctl_memory memory;
 	const uint8_t *data;
 	size_t len;
 };

@@ -12,9 +12,11 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "dev/platform/acpi.h"
+#include "dev/virtio/balloon.h"
 #include "vm/json.h"
 #include "vm/vm.h"
 
@@ -112,6 +114,46 @@ static int press_power(struct vm *vm)
 	return 0;
 }
 
+static uint64_t host_ns(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return (uint64_t)ts.tv_sec * 1000000000ull + (uint64_t)ts.tv_nsec;
+}
+
+/* Replies from ctl_pump(), when the guest has had its say. One that stands still has none. */
+static void report_late(struct ctl_client *c, enum ctl_type type)
+{
+	struct vm *vm = c->vm;
+	struct virtio_balloon_info info;
+
+	c->late = type;
+	c->until = 0;
+	if (!vm->balloon || strcmp(state_name(vm), "running"))
+		return;
+	pthread_mutex_lock(&vm->io.lock);
+	virtio_balloon_info(vm->balloon, &info);
+	if (virtio_balloon_poll(vm->balloon))
+		c->until = host_ns() + CTL_GUEST_PATIENCE_NS;
+	pthread_mutex_unlock(&vm->io.lock);
+	c->news = info.news;
+}
+
+static int set_memory(struct vm *vm, uint64_t bytes)
+{
+	if (!bytes)
+		return 0;
+	if (!vm->balloon)
+		return -ENODEV;
+	if (bytes > vm->config->memory)
+		return -EINVAL;
+	pthread_mutex_lock(&vm->io.lock);
+	virtio_balloon_set(vm->balloon, vm->config->memory - bytes);
+	pthread_mutex_unlock(&vm->io.lock);
+	return 0;
+}
+
 static struct ctl_client *writer(struct ctl *ctl)
 {
 	for (unsigned i = 0; i < CTL_CLIENTS; i++)
@@ -141,17 +183,25 @@ static int attach(struct ctl_client *c, const struct ctl_attach *a)
 static void serve(struct ctl_client *c, const struct ctl_request *r)
 {
 	struct vm *vm = c->vm;
+	int ret;
 
 	switch (r->type) {
 	case CTL_INFO:
 		send_json(c, r->type, report_info);
 		return;
 	case CTL_STATS:
-		send_json(c, r->type, vm_stats_report);
+		report_late(c, r->type);
+		return;
+	case CTL_MEMORY:
+		ret = set_memory(vm, r->memory.bytes);
+		if (ret)
+			reply(c, r->type, 0, ret);
+		else
+			report_late(c, r->type);
 		return;
 	case CTL_PAUSE:
 		life_pause(vm, true);
-		c->pausing = true; /* ctl_pump() replies */
+		c->late = r->type; /* ctl_pump() replies */
 		return;
 	case CTL_RESUME:
 		life_pause(vm, false);
@@ -273,33 +323,76 @@ static bool pump_output(struct ctl_client *c)
 	return true;
 }
 
-static void pump_client(struct ctl_client *c)
+static bool stands_still(struct vm *vm)
 {
-	bool more = false, still;
+	bool still;
 
-	if (c->pausing) {
-		pthread_mutex_lock(&c->vm->life.lock);
-		still = c->vm->life.still || !c->vm->life.pause;
-		pthread_mutex_unlock(&c->vm->life.lock);
-		if (still) {
-			c->pausing = false;
-			reply(c, CTL_PAUSE, 0, 0);
-		}
+	pthread_mutex_lock(&vm->life.lock);
+	still = vm->life.still || !vm->life.pause;
+	pthread_mutex_unlock(&vm->life.lock);
+	return still;
+}
+
+/* Milliseconds until the guest has had its time, 0: it has, or has spoken. */
+static int guest_patience(const struct ctl_client *c)
+{
+	struct virtio_balloon_info info = {0};
+	uint64_t now = host_ns();
+
+	if (c->until <= now)
+		return 0;
+	pthread_mutex_lock(&c->vm->io.lock);
+	virtio_balloon_info(c->vm->balloon, &info);
+	pthread_mutex_unlock(&c->vm->io.lock);
+	return info.news == c->news ? (int)((c->until - now) / 1000000) + 1 : 0;
+}
+
+/* Milliseconds to wait, -1: until something happens. */
+static int reply_late(struct ctl_client *c)
+{
+	enum ctl_type type = c->late;
+	int wait;
+
+	if (type == CTL_PAUSE) {
+		if (!stands_still(c->vm))
+			return -1;
+		c->late = 0;
+		reply(c, type, 0, 0);
+		return -1;
 	}
+	wait = guest_patience(c);
+	if (wait)
+		return wait;
+	c->late = 0;
+	send_json(c, type, type == CTL_STATS ? vm_stats_report : vm_memory_report);
+	return -1;
+}
+
+static int pump_client(struct ctl_client *c)
+{
+	bool more = false;
+	int wait = c->late ? reply_late(c) : -1;
+
 	if (c->ev.fd >= 0 && c->attached)
 		more = pump_output(c);
 	if (c->ev.fd < 0)
-		return;
+		return -1;
 	/* What is typed waits in the socket until the guest has taken what was typed before; a late reply holds up what follows it. */
 	c->ev.events = (short)((more ? POLLOUT : 0) |
-			       (c->pausing || (c->writes && console_room(&c->vm->console) < CTL_INPUT_MAX) ? 0 : POLLIN));
+			       (c->late || (c->writes && console_room(&c->vm->console) < CTL_INPUT_MAX) ? 0 : POLLIN));
+	return wait;
 }
 
-void ctl_pump(struct vm *vm)
+int ctl_pump(struct vm *vm)
 {
-	for (unsigned i = 0; vm->ctl && i < CTL_CLIENTS; i++)
-		if (vm->ctl->client[i].ev.fd >= 0)
-			pump_client(&vm->ctl->client[i]);
+	int wait = -1, w;
+
+	for (unsigned i = 0; vm->ctl && i < CTL_CLIENTS; i++) {
+		w = vm->ctl->client[i].ev.fd >= 0 ? pump_client(&vm->ctl->client[i]) : -1;
+		if (w >= 0 && (wait < 0 || w < wait))
+			wait = w;
+	}
+	return wait;
 }
 
 void ctl_end(struct vm *vm)

@@ -16,6 +16,9 @@
 
 #define CTL_CLIENTS 16
 
+/* How long a report waits for what the guest has to say. */
+#define CTL_GUEST_PATIENCE_NS 500000000ull
+
 struct vm;
 
 struct ctl_client {
@@ -23,7 +26,10 @@ struct ctl_client {
 	struct ev_source ev;        /* fd < 0: free */
 	bool watches;               /* wants ENDED */
 	bool attached, writes;      /* console */
-	bool pausing;               /* a PAUSE waits for its reply */
+	/* A request that has not been answered yet: PAUSE until the machine stands still, STATS and MEMORY until the guest has said what memory it
+	 * has free, or has not in time. */
+	enum ctl_type late;         /* 0: none */
+	uint64_t news, until;       /* of the balloon; CLOCK_MONOTONIC, in ns */
 	uint64_t pos, missed;       /* console output: what comes next, what it has lost */
 };
 
@@ -38,8 +44,9 @@ struct ctl {
 
 /* Serves on a listening socket, which it then owns. 0 or -errno. While the machine is built. */
 int ctl_init(struct vm *vm, int listen_fd);
-/* Before each wait: late replies, console output, what to wait for. Harmless without ctl_init(). */
-void ctl_pump(struct vm *vm);
+/* Before each wait: late replies, console output, what to wait for. Milliseconds until it wants to be called again, -1: when something
+ * happens. Harmless without ctl_init(). */
+int ctl_pump(struct vm *vm);
 /* The machine has ended: tells who wants to know. */
 void ctl_end(struct vm *vm);
 

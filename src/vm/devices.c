@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "dev/virtio/balloon.h"
 #include "dev/virtio/blk.h"
 #include "dev/virtio/fs.h"
 #include "dev/virtio/net.h"
@@ -83,6 +84,30 @@ static const char *add_net(struct vm *vm, unsigned i)
 	return add(vm, vm->net_name[i], err, dev);
 }
 
+static void balloon_news(void *vm)
+{
+	vm_notify(vm); /* a client of the control socket may wait for it */
+}
+
+static const char *add_balloon(struct vm *vm)
+{
+	const struct virtio_balloon_options opt = {.news = balloon_news, .opaque = vm};
+	struct virtio_dev *dev = NULL;
+	const char *text;
+	int err;
+
+	if (vm->config->flags & PROTO_F_NO_BALLOON)
+		return NULL;
+	err = virtio_balloon_create(&vm->io, &opt, &dev);
+	text = add(vm, "balloon", err, dev);
+	if (text)
+		return text;
+	vm->balloon = dev;
+	vm->balloon_stats = (struct stats_source){.section = "balloon", .emit = virtio_balloon_emit, .opaque = dev};
+	stats_register(&vm->io.registry, &vm->balloon_stats);
+	return NULL;
+}
+
 const char *vm_devices_create(struct vm *vm)
 {
 	struct virtio_dev *rng = NULL;
@@ -100,5 +125,6 @@ const char *vm_devices_create(struct vm *vm)
 	if (err)
 		return err;
 	ret = virtio_rng_create(&vm->io, &rng);
-	return add(vm, "rng", ret, rng);
+	err = add(vm, "rng", ret, rng);
+	return err ? err : add_balloon(vm);
 }

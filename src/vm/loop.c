@@ -106,12 +106,14 @@ int vm_loop_init(struct vm *vm)
 int vm_loop(struct vm *vm)
 {
 	uint64_t stop_seen = 0;
-	int feed = -1, ret;
+	int feed = -1, ret, wait;
 
 	while (vm->vcpus_ended < vm->ncpus) {
 		console_wants(&vm->console);
-		ctl_pump(vm);
-		ret = evloop_wait(&vm->loop, patience(vm, feed, &stop_seen));
+		wait = ctl_pump(vm);
+		if (wait < 0 || (feed >= 0 && feed < wait))
+			wait = feed;
+		ret = evloop_wait(&vm->loop, patience(vm, wait, &stop_seen));
 		if (ret < 0 && !life_stopping(vm)) {
 			log_error("the event loop cannot wait: %s; free some host memory", strerror(-ret));
 			life_stop(vm, STATUS_MONITOR, "event loop");

@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #include "base/log.h"
+#include "dev/virtio/balloon.h"
 #include "vm/json.h"
 #include "vm/vm.h"
 
@@ -85,10 +86,60 @@ static void emit_cpu(struct json *j, const struct vm_cpu *c)
 	json_close(j);
 }
 
+/* What the guest has not said is left out. */
+static void emit_known(struct json *j, const char *key, uint64_t val)
+{
+	if (val != UINT64_MAX)
+		json_number(j, key, val);
+}
+
+static void emit_balloon(struct vm *vm, struct json *j)
+{
+	struct virtio_balloon_info b;
+
+	pthread_mutex_lock(&vm->io.lock);
+	virtio_balloon_info(vm->balloon, &b);
+	pthread_mutex_unlock(&vm->io.lock);
+	json_number(j, "balloon_driver", b.driver);
+	json_number(j, "balloon_target_bytes", b.target);
+	json_number(j, "balloon_actual_bytes", b.actual);
+	if (!b.guest_time)
+		return;
+	json_number(j, "guest_age_ns", io_now(&vm->io) - b.guest_time);
+	emit_known(j, "guest_total_bytes", b.guest.total);
+	emit_known(j, "guest_free_bytes", b.guest.free);
+	emit_known(j, "guest_available_bytes", b.guest.available);
+	emit_known(j, "guest_cache_bytes", b.guest.caches);
+}
+
+/* Memory by state: what the guest was promised, what of it has frames, what the host really has for those, what the guest has given
+ * back; then what the guest says. */
+static void emit_memory(struct vm *vm, struct json *j)
+{
+	struct rusage ru;
+
+	getrusage(RUSAGE_SELF, &ru);
+	json_number(j, "ram_bytes", mem_ram_size(vm->mem));
+	json_number(j, "populated_bytes", mem_populated(vm->mem));
+	json_number(j, "resident_bytes", mem_resident(vm->mem));
+	json_number(j, "ballooned_bytes", mem_ballooned(vm->mem));
+	json_number(j, "max_rss_bytes", (uint64_t)ru.ru_maxrss << 10);
+	if (vm->balloon)
+		emit_balloon(vm, j);
+}
+
+void vm_memory_report(struct vm *vm, struct json *j)
+{
+	json_open(j, NULL);
+	json_string(j, "name", vm->config->name);
+	json_number(j, "memory_bytes", vm->config->memory);
+	emit_memory(vm, j);
+	json_close(j);
+}
+
 static void emit_machine(struct vm *vm, struct json *j)
 {
 	struct split sum = {0}, s;
-	struct rusage ru;
 	uint64_t process;
 
 	for (unsigned i = 0; i < vm->ncpus; i++) {
@@ -96,7 +147,6 @@ static void emit_machine(struct vm *vm, struct json *j)
 		sum = (struct split){sum.cpu + s.cpu, sum.guest + s.guest, sum.monitor + s.monitor, sum.halted + s.halted};
 	}
 	process = read_clock(CLOCK_PROCESS_CPUTIME_ID); /* after its parts, so that the sum of those is never more */
-	getrusage(RUSAGE_SELF, &ru);
 	json_open(j, "time");
 	json_number(j, "host_ns", read_clock(CLOCK_MONOTONIC));
 	json_number(j, "machine_ns", vm_clock_now(&vm->clock));
@@ -108,9 +158,7 @@ static void emit_machine(struct vm *vm, struct json *j)
 	json_number(j, "tsc_khz", vm->io.guest_tsc_khz);
 	json_close(j);
 	json_open(j, "memory");
-	json_number(j, "ram_bytes", mem_ram_size(vm->mem));
-	json_number(j, "populated_bytes", mem_populated(vm->mem));
-	json_number(j, "max_rss_bytes", (uint64_t)ru.ru_maxrss << 10);
+	emit_memory(vm, j);
 	json_close(j);
 }
 

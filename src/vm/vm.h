@@ -34,6 +34,7 @@
 
 struct json;
 struct gdb;
+struct virtio_dev;
 
 struct vm_file {
 	int fd;              /* -1: not given */
@@ -103,6 +104,8 @@ struct vm {
 	struct net_backend *net[PROTO_MAX_NETS];   /* the devices' once those exist */
 	unsigned nnets;
 	char net_name[PROTO_MAX_NETS][8];
+	struct virtio_dev *balloon;       /* NULL: none */
+	struct stats_source balloon_stats;
 
 	struct vm_clock clock;
 	struct console console;
@@ -179,6 +182,8 @@ void vm_stats_init(struct vm *vm);
 uint64_t vm_cpu_ns(const struct vm_cpu *c);
 /* The report as it stands, as one JSON object. Main thread. */
 void vm_stats_report(struct vm *vm, struct json *j);
+/* Likewise the part about memory, with the machine's name. */
+void vm_memory_report(struct vm *vm, struct json *j);
 /* Writes the statistics file, if one was asked for. */
 void vm_stats_write(struct vm *vm);
 

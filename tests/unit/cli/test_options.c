@@ -75,7 +75,7 @@ static void test_command_line(void **state)
 	struct run_request req;
 
 	(void)state;
-	assert_int_equal(parse(&req, "--kernel kernel --memory 64 --append x=1 --module module,a --module module --no-reboot -n"), 0);
+	assert_int_equal(parse(&req, "--kernel kernel --memory 64 --append x=1 --module module,a --module module --no-reboot --no-balloon -n"), 0);
 	assert_int_equal(req.config.memory, 64 * MIB);
 	assert_string_equal(req.config.append, "x=1");
 	assert_string_equal(req.config.kernel, "kernel");
@@ -84,7 +84,7 @@ static void test_command_line(void **state)
 	assert_int_equal(req.config.nmodules, 2);
 	assert_int_equal(req.config.nfds, 3);
 	assert_int_equal(req.config.role[0], PROTO_FD_KERNEL);
-	assert_int_equal(req.config.flags, PROTO_F_NO_REBOOT | PROTO_F_CHECK);
+	assert_int_equal(req.config.flags, PROTO_F_NO_REBOOT | PROTO_F_NO_BALLOON | PROTO_F_CHECK);
 	assert_string_equal(req.config.engine, "auto");
 	run_release(&req);
 }

@@ -48,6 +48,8 @@ static void test_requests(void **state)
 		assert_ptr_equal(r.data, m.body);
 	}
 	assert_int_equal(request(&m, CTL_INPUT, CTL_INPUT_MAX + 1, &r), -EPROTO);
+	for (size_t len = 0; len < 20; len++)
+		assert_int_equal(request(&m, CTL_MEMORY, len, &r), len == sizeof(struct ctl_memory) ? 0 : -EPROTO);
 }
 
 static void test_attach(void **state)
@@ -62,6 +64,11 @@ static void test_attach(void **state)
 	assert_int_equal(ctl_parse_request(&m, len, &r), 0);
 	assert_int_equal(r.attach.flags, a.flags);
 	assert_int_equal(r.attach.scrollback, 77);
+	len = make(&m, CTL_MEMORY, sizeof(uint64_t), 0);
+	memcpy(m.body, &(uint64_t){1ull << 40}, sizeof(uint64_t));
+	assert_int_equal(ctl_parse_request(&m, len, &r), 0);
+	assert_int_equal(r.memory.bytes, 1ull << 40);
+	len = make(&m, CTL_ATTACH, sizeof(a), 0);
 	a.flags = 4;
 	memcpy(m.body, &a, sizeof(a));
 	assert_int_equal(ctl_parse_request(&m, len, &r), -EPROTO);
@@ -109,6 +116,10 @@ static void test_answers(void **state)
 	assert_int_equal(answer(&m, CTL_INFO | CTL_REPLY, 0, 0), -EPROTO);
 	assert_int_equal(answer(&m, CTL_STATS | CTL_REPLY, 0, -EMSGSIZE), 0);
 	assert_int_equal(answer(&m, CTL_STATS | CTL_REPLY, 5, -EMSGSIZE), -EPROTO);
+	assert_int_equal(answer(&m, CTL_MEMORY | CTL_REPLY, 2, 0), 0);
+	assert_int_equal(answer(&m, CTL_MEMORY | CTL_REPLY, 0, 0), -EPROTO);
+	assert_int_equal(answer(&m, CTL_MEMORY | CTL_REPLY, 0, -EINVAL), 0);
+	assert_int_equal(answer(&m, CTL_MEMORY, 2, 0), -EPROTO);
 	assert_int_equal(answer(&m, CTL_PAUSE | CTL_REPLY, 0, 0), 0);
 	assert_int_equal(answer(&m, CTL_PAUSE | CTL_REPLY, 0, 5), -EPROTO);
 	assert_int_equal(answer(&m, CTL_PAUSE | CTL_REPLY, 1, 0), -EPROTO);
