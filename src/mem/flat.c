@@ -186,6 +186,7 @@ static void flat_fill_one(struct mmu *mmu, gva_t page, gfn_t gfn, bool write)
 		return;
 	if (unlikely(mmu->watches) && flat_watched(mmu, page))
 		return;
+	mem_pool_touch(&mmu->mem->pool, e & P2M_MFN_MASK);
 	c->r[vpn] = entry;
 	mmu->stats.fills++;
 	if (!write || !flat_writable(e))

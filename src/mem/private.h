@@ -21,6 +21,9 @@
 #define MEM_EXTENT_FRAMES 512ull
 #define MEM_EXTENT_SIZE (MEM_EXTENT_FRAMES * PAGE_SIZE)
 
+/* What is asked of the host at once when a frame is about to be used for the first time. */
+#define MEM_TOUCH_FRAMES 64ull
+
 /* Machine frames: one memfd mapped once. used: one bit per frame; taken: number of used frames per extent. */
 struct mem_pool {
 	uint8_t *base;
@@ -29,6 +32,7 @@ struct mem_pool {
 	uint64_t nextents;
 	int fd;
 	uint64_t *used;
+	uint64_t *touched;      /* one bit per MEM_TOUCH_FRAMES: the host has been asked for them (since frames of these were given back) */
 	uint16_t *taken;
 	uint64_t next_extent;   /* where to look for a free extent */
 	uint64_t next_single;   /* the extent single frames come from */
@@ -54,6 +58,9 @@ void mem_pool_fini(struct mem_pool *p);
 mfn_t mem_pool_take_extent(struct mem_pool *p);    /* first frame of a free extent, or POOL_NONE */
 mfn_t mem_pool_take(struct mem_pool *p);           /* one frame, or POOL_NONE */
 void mem_pool_give(struct mem_pool *p, mfn_t mfn, uint64_t count);   /* contents are discarded */
+
+/* The frame is about to be used by guest code: has the host provide it and its neighbours. Any thread, no lock. */
+void mem_pool_touch(struct mem_pool *p, mfn_t mfn);
 
 /* code.c */
 int mem_attach_mmu(struct mem *m, struct mmu *mmu);

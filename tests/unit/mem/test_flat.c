@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* mem/flat.c, context.c, tlb.c: what is filled, what is never filled, and that every removal removes what it must. */
+#include <sys/mman.h>
+
 #include "fixture.h"
 
 #define LOW 0x7f1234567000ull
@@ -462,13 +464,45 @@ static void noncanonical(void **state)
 	assert_true((up + r_at(f, LOW)) >> 47 != 0);
 }
 
+static bool resident(const uint8_t *frame)
+{
+	unsigned char in = 0;
+
+	assert_int_equal(mincore((void *)(uintptr_t)frame, PAGE_SIZE, &in), 0);
+	return in & 1;
+}
+
+/* An entry comes with the host pages of its whole group, and again after the frames were given back. */
+static void host_pages(void **state)
+{
+	struct fx *f = *state;
+	gpa_t group = FX_DATA + (16 << 20);
+	const uint8_t *first;
+	const struct mem_span span = { .gfn = group >> PAGE_SHIFT, .frames = MEM_TOUCH_FRAMES };
+
+	fx_long(f, 0);
+	fx_map(f, LOW, group + 3 * PAGE_SIZE, 1, RWU);
+	for (unsigned round = 0; round < 2; round++) {
+		first = mem_frame(f->m, group >> PAGE_SHIFT, true);
+		assert_false(resident(first));
+		touch(f, LOW, true, true, true);
+		if (!resident(first + 3 * PAGE_SIZE))
+			skip(); /* a kernel without MADV_POPULATE_WRITE */
+		for (unsigned i = 0; i < MEM_TOUCH_FRAMES; i++)
+			assert_true(resident(first + i * PAGE_SIZE));
+		assert_false(resident(first + MEM_TOUCH_FRAMES * PAGE_SIZE));
+		mem_release(f->m, &span, 1, false);
+		mmu_serve(&f->mmu);
+	}
+}
+
 #define T(name) cmocka_unit_test_setup_teardown(name, fx_setup, fx_teardown)
 
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		T(fill_rules), T(halves), T(fault_around), T(invlpg_4m), T(cr3_without_pcid), T(pcids), T(recycling),
-		T(code_drops_writes), T(random_walk), T(many_regions), T(noncanonical),
+		T(code_drops_writes), T(random_walk), T(many_regions), T(noncanonical), T(host_pages),
 	};
 
 	return cmocka_run_group_tests_name("mem/flat", tests, NULL, NULL);
