@@ -34,10 +34,20 @@ struct block {
 	struct block_request *first, **last;
 	uint64_t requests, sum;
 	bool stop;
+	void (*batch)(void *opaque);
+	void *opaque;
 };
 
 uint64_t block_size(const struct block *b) { return (void)b, 1ull << 40; }
 bool block_read_only(const struct block *b) { return (void)b, false; }
+void block_plug(struct block *b) { (void)b; }
+void block_unplug(struct block *b) { (void)b; }
+
+void block_on_batch(struct block *b, void (*fn)(void *opaque), void *opaque)
+{
+	b->batch = fn;
+	b->opaque = opaque;
+}
 
 void block_submit(struct block *b, struct block_request *r)
 {
@@ -73,6 +83,7 @@ static void perform(struct block *b, struct block_request *r)
 static void *block_main(void *arg)
 {
 	struct block *b = arg;
+	bool more;
 
 	pthread_mutex_lock(&b->lock);
 	for (;;) {
@@ -91,6 +102,13 @@ static void *block_main(void *arg)
 		pthread_mutex_unlock(&b->lock);
 		perform(b, r);
 		r->done(r, b->requests % 17 ? 0 : -EIO);
+		more = b->requests % 5;
+		pthread_mutex_lock(&b->lock);
+		/* Several answers together now and then, and never one that is forgotten. */
+		if (b->first && more)
+			continue;
+		pthread_mutex_unlock(&b->lock);
+		b->batch(b->opaque);
 		pthread_mutex_lock(&b->lock);
 	}
 	pthread_mutex_unlock(&b->lock);

@@ -8,7 +8,7 @@
  * allocated at creation. The limits announced to the driver (segments, their size, ranges) make every request it may send fit
  * in BLK_PIECES host pieces and one iovec list.
  * A disk of the guest is written through if the driver does not flush, or asks for it (wce = 0): a write is answered after its flush.
- * Locking: io->lock; completions come on the main thread without it and take it.
+ * Locking: io->lock; completions come on the main thread without it, are gathered, and take it once for all that came together.
  * Spec: virtio 1.2, 5.2.
  */
 #include "dev/virtio/blk.h"
@@ -39,11 +39,12 @@ struct blk_request {
 	struct virtqueue_chain chain;
 	struct block_request io;
 	struct blk_queue *queue;
-	struct blk_request *next;       /* free list */
+	struct blk_request *next;       /* free list, or finished list */
 	struct io_dma data;             /* part of the chain */
 	uint8_t *status;                /* the last writable byte */
 	gpa_t status_gpa;
 	uint32_t type;
+	int result;                     /* of the host's step that has ended */
 	unsigned range, nranges;        /* discard, write zeroes */
 	struct virtio_blk_discard_write_zeroes ranges[BLK_RANGES];
 };
@@ -52,6 +53,7 @@ struct blk_queue {
 	struct blk *disk;
 	unsigned index;
 	struct blk_request *free;
+	struct blk_request *finished;   /* the polling thread's alone: done, to be answered at the end of the batch */
 	struct blk_request *request;    /* BLK_INFLIGHT */
 	struct iovec *iov;              /* BLK_INFLIGHT * BLK_PIECES, touched as used */
 	gpa_t *gpa;
@@ -96,8 +98,8 @@ static void count(struct virtio_blk_stats *n, const struct blk_request *r, uint8
 	stats_add(&n->errors, status == VIRTIO_BLK_S_IOERR);
 }
 
-/* Answers and frees the request. `written`: bytes of data stored to guest memory. */
-static void answer(struct blk_request *r, uint8_t status, uint32_t written)
+/* Answers and frees the request; *u is for the used ring. `written`: bytes of data stored to guest memory. */
+static void answer(struct blk_request *r, uint8_t status, uint32_t written, struct virtqueue_used *u)
 {
 	struct blk_queue *q = r->queue;
 	struct blk *d = q->disk;
@@ -105,7 +107,7 @@ static void answer(struct blk_request *r, uint8_t status, uint32_t written)
 	*r->status = status;
 	mem_written(d->v.io->mem, r->status_gpa, 1);
 	count(&d->stats, r, status);
-	virtqueue_push(&d->v.queue[q->index], &r->chain, written + 1);
+	*u = (struct virtqueue_used){.id = r->chain.id, .slots = r->chain.slots, .written = written + 1};
 	r->next = q->free;
 	q->free = r;
 }
@@ -161,24 +163,54 @@ static bool continued(struct blk_request *r)
 static void done(struct block_request *io, int result)
 {
 	struct blk_request *r = io->opaque;
-	struct blk_queue *q = r->queue;
+
+	r->result = result;
+	r->next = r->queue->finished;
+	r->queue->finished = r;
+}
+
+/* Answers what has finished on the queue; new requests take the places, and one signal tells of all. The number of holds to release. */
+static unsigned finish_queue(struct blk_queue *q)
+{
+	struct blk_request *r = q->finished, *next;
+	struct virtqueue_used used[BLK_INFLIGHT];
 	struct blk *d = q->disk;
-	uint32_t written = 0;
+	unsigned n = 0;
+
+	q->finished = NULL;
+	for (; r; r = next) {
+		uint32_t written = 0;
+
+		next = r->next;
+		if (r->result < 0)
+			complain(d, r, r->result);
+		else if (continued(r))
+			continue;
+		if (r->type == VIRTIO_BLK_T_IN && r->result == 0) {
+			written = (uint32_t)r->data.bytes;
+			io_dma_written(d->v.io->mem, &r->data, written);
+		}
+		answer(r, r->result < 0 ? VIRTIO_BLK_S_IOERR : VIRTIO_BLK_S_OK, written, &used[n++]);
+	}
+	if (n) {
+		virtqueue_push_all(&d->v.queue[q->index], used, n);
+		serve(q);
+	}
+	return n;
+}
+
+/* The end of a batch of done() calls. */
+static void finish(void *opaque)
+{
+	struct blk *d = opaque;
+	unsigned n = 0;
 
 	pthread_mutex_lock(&d->v.io->lock);
-	if (result < 0) {
-		complain(d, r, result);
-	} else if (continued(r)) {
-		pthread_mutex_unlock(&d->v.io->lock);
-		return;
-	}
-	if (r->type == VIRTIO_BLK_T_IN && result == 0) {
-		written = (uint32_t)r->data.bytes;
-		io_dma_written(d->v.io->mem, &r->data, written);
-	}
-	answer(r, result < 0 ? VIRTIO_BLK_S_IOERR : VIRTIO_BLK_S_OK, written);
-	serve(q); /* for what found no place, and the signal */
-	virtio_release(&d->v);
+	for (unsigned i = 0; i < d->nqueues; i++)
+		if (d->queue[i].finished)
+			n += finish_queue(&d->queue[i]);
+	while (n--)
+		virtio_release(&d->v);
 	pthread_mutex_unlock(&d->v.io->lock);
 }
 
@@ -277,6 +309,7 @@ static bool take(struct blk_queue *q)
 {
 	struct blk_request *r = q->free;
 	struct blk *d = q->disk;
+	struct virtqueue_used used;
 	uint32_t written = 0;
 	struct header h;
 	uint8_t status;
@@ -285,8 +318,10 @@ static bool take(struct blk_queue *q)
 		return false;
 	q->free = r->next;
 	status = start(d, r, &h, &written);
-	if (status != UINT8_MAX)
-		answer(r, status, written);
+	if (status != UINT8_MAX) {
+		answer(r, status, written, &used);
+		virtqueue_push_all(&d->v.queue[q->index], &used, 1);
+	}
 	return true;
 }
 
@@ -298,10 +333,12 @@ static void serve(struct blk_queue *q)
 	unsigned n = 0;
 
 	virtqueue_kicks_off(vq);
+	block_plug(q->disk->block);
 	do {
 		while (n < vq->size_max && take(q))
 			n++;
 	} while (q->free && n < vq->size_max && virtio_live(v) && virtqueue_kicks_on(vq));
+	block_unplug(q->disk->block);
 	/* Without a free place the next completion comes back here. */
 	if (q->free && n == vq->size_max)
 		virtio_defer(v, q->index, io_now(v->io));
@@ -435,6 +472,7 @@ int virtio_blk_create(struct io *io, const struct virtio_blk_setup *setup, struc
 		free(d);
 		return err;
 	}
+	block_on_batch(d->block, finish, d);
 	for (unsigned i = 0; !err && i < d->nqueues; i++)
 		err = init_queue(d, i);
 	if (err) {

@@ -289,9 +289,31 @@ void aio_finish(struct block_aio *aio, struct block_request *r)
 		(void)!write(aio->event_fd, &one, sizeof(one));
 }
 
+/* Calls done() of the list; the disks that want to hear of the end of it, linked. */
+static struct block *deliver(struct block_request *r)
+{
+	struct block *batch = NULL;
+	struct block_request *next;
+
+	for (; r; r = next) {
+		struct block *b = r->block;
+
+		next = r->next;
+		r->done(r, r->result);
+		atomic_fetch_sub(&b->in_flight, 1);
+		if (b->batch && !b->in_batch) {
+			b->in_batch = true;
+			b->next_batch = batch;
+			batch = b;
+		}
+	}
+	return batch;
+}
+
 void block_aio_poll(struct block_aio *aio)
 {
-	struct block_request *r, *next;
+	struct block *b, *next;
+	struct block_request *r;
 	uint64_t count;
 
 	(void)!read(aio->event_fd, &count, sizeof(count));
@@ -302,11 +324,9 @@ void block_aio_poll(struct block_aio *aio)
 	aio->done = NULL;
 	aio->done_tail = &aio->done;
 	pthread_mutex_unlock(&aio->lock);
-	for (; r; r = next) {
-		struct block *b = r->block;
-
-		next = r->next;
-		r->done(r, r->result);
-		atomic_fetch_sub(&b->in_flight, 1);
+	for (b = deliver(r); b; b = next) {
+		next = b->next_batch;
+		b->in_batch = false;
+		b->batch(b->batch_opaque);
 	}
 }

@@ -276,6 +276,24 @@ void block_submit(struct block *b, struct block_request *r)
 		block_advance(r);
 }
 
+void block_plug(struct block *b)
+{
+	if (b->aio->uring)
+		uring_plug(b->aio->uring);
+}
+
+void block_unplug(struct block *b)
+{
+	if (b->aio->uring)
+		uring_unplug(b->aio->uring);
+}
+
+void block_on_batch(struct block *b, void (*fn)(void *opaque), void *opaque)
+{
+	b->batch = fn;
+	b->batch_opaque = opaque;
+}
+
 void block_drain(struct block *b)
 {
 	struct pollfd p = {.fd = b->aio ? b->aio->event_fd : -1, .events = POLLIN};

@@ -101,6 +101,12 @@ bool block_read_only(const struct block *b);
 
 /* Any thread, never blocks. done() is not called from inside. */
 void block_submit(struct block *b, struct block_request *r);
+/* Around several block_submit() calls: what they have for the kernel goes there together, at the end. */
+void block_plug(struct block *b);
+void block_unplug(struct block *b);
+/* Before anything is submitted: `fn` is called on the polling thread at the end of every block_aio_poll() that has called done() of this
+ * disk's requests, so that their answers can be given together. */
+void block_on_batch(struct block *b, void (*fn)(void *opaque), void *opaque);
 /* Waits until nothing is in flight on b; calls block_aio_poll(), so on its thread. */
 void block_drain(struct block *b);
 

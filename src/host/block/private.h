@@ -89,6 +89,9 @@ void aio_finish(struct block_aio *aio, struct block_request *r);
 int uring_create(struct uring **u, int event_fd, const int *files, unsigned nfiles);
 void uring_destroy(struct uring *u);
 void uring_submit(struct uring *u, struct aio_piece *p);
+/* While anybody has it plugged, submitted pieces wait in the ring; unplugging hands them over, whoever they are from. */
+void uring_plug(struct uring *u);
+void uring_unplug(struct uring *u);
 /* Hands every completion to aio_piece_done(). The polling thread only. */
 void uring_reap(struct uring *u, struct block_aio *aio);
 
@@ -162,6 +165,10 @@ struct block {
 	bool running;                  /* job is queued or runs */
 	pthread_cond_t idle;           /* it no longer does */
 	_Atomic unsigned in_flight;
+	void (*batch)(void *opaque);   /* block_on_batch() */
+	void *batch_opaque;
+	struct block *next_batch;      /* disks whose done() block_aio_poll() has called; its own */
+	bool in_batch;
 	uint8_t *bounce;               /* SLOW_BYTES, the running job's */
 };
 

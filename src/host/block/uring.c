@@ -21,6 +21,8 @@
 struct uring {
 	struct io_uring ring;
 	pthread_mutex_t lock;
+	unsigned plugs;        /* under lock: who holds submissions back */
+	bool waiting;          /* under lock: entries are in the ring that the kernel does not know of */
 	bool stuck;            /* under lock: the kernel has refused entries for now; they are still in the ring */
 	int event_fd;
 };
@@ -93,6 +95,7 @@ static void push(struct uring *u)
 	do
 		ret = io_uring_submit(&u->ring);
 	while (ret == -EINTR);
+	u->waiting = false;
 	u->stuck = ret < 0;
 	if (u->stuck) {
 		uint64_t one = 1;
@@ -120,7 +123,25 @@ void uring_submit(struct uring *u, struct aio_piece *p)
 	}
 	sqe->flags |= IOSQE_FIXED_FILE;
 	io_uring_sqe_set_data(sqe, p);
-	push(u);
+	u->waiting = true;
+	if (!u->plugs)
+		push(u);
+	pthread_mutex_unlock(&u->lock);
+}
+
+void uring_plug(struct uring *u)
+{
+	pthread_mutex_lock(&u->lock);
+	u->plugs++;
+	pthread_mutex_unlock(&u->lock);
+}
+
+void uring_unplug(struct uring *u)
+{
+	pthread_mutex_lock(&u->lock);
+	u->plugs--;
+	if (u->waiting)
+		push(u);
 	pthread_mutex_unlock(&u->lock);
 }
 

@@ -104,6 +104,70 @@ static void test_many_threads(void **state)
 	test_many(BLOCK_AIO_NO_URING);
 }
 
+struct batch { struct disk *d; unsigned done, told; bool late; };
+
+static void count_done(struct block_request *r, int result)
+{
+	struct batch *b = r->opaque;
+
+	assert_int_equal(result, 0);
+	b->done++;
+	b->late = true;
+}
+
+static void batch_end(void *opaque)
+{
+	struct batch *b = opaque;
+
+	assert_true(b->late); /* there was something to tell, */
+	b->late = false;
+	b->told = b->done;
+}
+
+/* Plugged requests end like others; each poll that ends some says so once, after the last of them. */
+static void test_batches(unsigned aio_flags)
+{
+	enum { N = 40 };
+	static struct block_request r[N];
+	static uint8_t buf[512];
+	struct iovec iov = {buf, sizeof(buf)};
+	struct disk d;
+	struct batch b = {.d = &d};
+
+	disk_dir(&d);
+	make_file(d.path, SIZE);
+	disk_open(&d, BLOCK_RAW, 0, aio_flags);
+	block_on_batch(d.b, batch_end, &b);
+	block_plug(d.b);
+	block_plug(d.b);
+	for (unsigned i = 0; i < N; i++) {
+		r[i] = (struct block_request){.op = i % 3 ? BLOCK_READ : BLOCK_WRITE, .offset = i * 512, .bytes = 512, .iov = &iov,
+					      .niov = 1, .done = count_done, .opaque = &b};
+		block_submit(d.b, &r[i]);
+		if (i == N / 2)
+			block_unplug(d.b); /* what is there goes, though another plug is left */
+	}
+	block_unplug(d.b);
+	block_drain(d.b);
+	assert_int_equal(b.done, N);
+	assert_int_equal(b.told, N);
+	block_on_batch(d.b, NULL, NULL);
+	disk_close(&d);
+	disk_remove_dir(&d);
+}
+
+static void test_batches_uring(void **state)
+{
+	(void)state;
+	test_batches(0);
+}
+
+static void test_batches_threads(void **state)
+{
+	(void)state;
+	test_batches(BLOCK_AIO_NO_URING);
+}
+
 static void test_refusals(void **state)
 {
 	static uint8_t buf[4096];
@@ -291,7 +355,8 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_uring), cmocka_unit_test(test_threads), cmocka_unit_test(test_many_uring),
-		cmocka_unit_test(test_many_threads), cmocka_unit_test(test_refusals), cmocka_unit_test(test_probed),
+		cmocka_unit_test(test_many_threads), cmocka_unit_test(test_batches_uring),
+		cmocka_unit_test(test_batches_threads), cmocka_unit_test(test_refusals), cmocka_unit_test(test_probed),
 		cmocka_unit_test(test_locks), cmocka_unit_test(test_paths), cmocka_unit_test(test_sealed),
 		cmocka_unit_test(test_restricted),
 	};
