@@ -22,4 +22,8 @@ $(BENCH)/io.cpio.gz: bench/guest/io.sh guest/tools.sh $(GUEST)/initramfs.cpio.gz
 bench: all $(BENCH)/initramfs.cpio.gz $(BENCH)/io.cpio.gz $(GUEST)/tools.img $(GUEST_FILES) | $(BUILD)/.deps-test
 	$(Q)BUILD=$(BUILD) bench/run $(ARGS)
 
-.PHONY: bench
+# A whole Debian to its login prompt: needs the image of `make debian`, which takes minutes and a mirror, so it is asked for by itself.
+bench-debian: all | $(BUILD)/.deps-test
+	$(Q)BUILD=$(BUILD) bench/debian $(ARGS)
+
+.PHONY: bench bench-debian

@@ -13,8 +13,9 @@ export DEBIAN_FRONTEND=noninteractive LC_ALL=C.UTF-8
 step() {
 	name=$1
 	shift
+	begin=$(date +%s)
 	if "$@" >"$log" 2>&1; then
-		echo "PASS $name"
+		echo "PASS $name ($(($(date +%s) - begin)) s)"
 	else
 		echo "FAIL $name: status $?"
 		tail -n 15 "$log" | sed 's/^/    /'
