@@ -25,6 +25,7 @@ enum { BLK_QUEUE_SIZE = 256, BLK_INFLIGHT = 64, BLK_PIECES = 1024, BLK_RANGES = 
 enum { BLK_SEG_MAX = 126, BLK_SIZE_MAX = 7 * 4096 };
 static_assert(BLK_SEG_MAX * (BLK_SIZE_MAX / 4096 + 1) + 3 <= BLK_PIECES, "every allowed request fits");
 #define BLK_MAX_BYTES (BLK_SEG_MAX * (uint64_t)BLK_SIZE_MAX + BLK_HEADER + 1)
+#define BLK_TRY_BYTES (256u << 10) /* read on the spot for one kick */
 #define BLK_RANGE_SECTORS (1u << 22) /* 2 GiB per range of discard and write zeroes */
 
 struct header {
@@ -52,6 +53,7 @@ struct blk_request {
 struct blk_queue {
 	struct blk *disk;
 	unsigned index;
+	uint64_t try_bytes;             /* that may still be read on the spot: io->lock is held meanwhile */
 	struct blk_request *free;
 	struct blk_request *finished;   /* the polling thread's alone: done, to be answered at the end of the batch */
 	struct blk_request *request;    /* BLK_INFLIGHT */
@@ -134,6 +136,20 @@ static void submit(struct blk_request *r, enum block_op op, uint64_t offset, uin
 	r->io.iov = r->data.iov;
 	r->io.niov = op == BLOCK_READ || op == BLOCK_WRITE ? r->data.n : 0;
 	block_submit(r->queue->disk->block, &r->io);
+}
+
+/* True if the data were in memory and are the guest's already. */
+static bool try_read(struct blk *d, struct blk_request *r, uint64_t offset)
+{
+	r->io.op = BLOCK_READ;
+	r->io.offset = offset;
+	r->io.bytes = r->data.bytes;
+	r->io.iov = r->data.iov;
+	r->io.niov = r->data.n;
+	if (r->io.bytes > r->queue->try_bytes || block_try_read(d->block, &r->io) < 0)
+		return false;
+	r->queue->try_bytes -= r->io.bytes;
+	return true;
 }
 
 static void submit_range(struct blk_request *r)
@@ -221,8 +237,9 @@ static bool range_ok(const struct blk *d, uint64_t sector, uint64_t sectors)
 	return sector <= d->config.capacity && sectors <= d->config.capacity - sector;
 }
 
-/* Reads and writes: straight between the disk and guest memory. */
-static uint8_t start_data(struct blk *d, struct blk_request *r, uint64_t sector)
+/* Reads and writes: straight between the disk and guest memory. A short read of what is in the host's memory is over before the kick is:
+ * two switches of threads would cost several times as much. */
+static uint8_t start_data(struct blk *d, struct blk_request *r, uint64_t sector, uint32_t *written)
 {
 	uint64_t bytes = r->data.bytes;
 
@@ -232,6 +249,11 @@ static uint8_t start_data(struct blk *d, struct blk_request *r, uint64_t sector)
 		return VIRTIO_BLK_S_IOERR;
 	if (!bytes)
 		return VIRTIO_BLK_S_OK;
+	if (r->type == VIRTIO_BLK_T_IN && try_read(d, r, sector * BLOCK_SECTOR)) {
+		io_dma_written(d->v.io->mem, &r->data, bytes);
+		*written = (uint32_t)bytes;
+		return VIRTIO_BLK_S_OK;
+	}
 	virtio_hold(&d->v);
 	submit(r, r->type == VIRTIO_BLK_T_IN ? BLOCK_READ : BLOCK_WRITE, sector * BLOCK_SECTOR, bytes);
 	return UINT8_MAX;
@@ -270,7 +292,7 @@ static uint8_t start(struct blk *d, struct blk_request *r, const struct header *
 	switch (h->type) {
 	case VIRTIO_BLK_T_IN:
 	case VIRTIO_BLK_T_OUT:
-		return start_data(d, r, h->sector);
+		return start_data(d, r, h->sector, written);
 	case VIRTIO_BLK_T_FLUSH:
 		return start_flush(d, r);
 	case VIRTIO_BLK_T_GET_ID:
@@ -333,6 +355,7 @@ static void serve(struct blk_queue *q)
 	unsigned n = 0;
 
 	virtqueue_kicks_off(vq);
+	q->try_bytes = BLK_TRY_BYTES;
 	block_plug(q->disk->block);
 	do {
 		while (n < vq->size_max && take(q))

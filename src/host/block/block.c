@@ -276,6 +276,35 @@ void block_submit(struct block *b, struct block_request *r)
 		block_advance(r);
 }
 
+/* One place of one file, or zeroes: anything else is what block_submit() is for. */
+int block_try_read(struct block *b, struct block_request *r)
+{
+	struct block_node *n = NULL;
+	struct block_extent e;
+	int ret = -EAGAIN;
+
+	r->block = b;
+	r->pos = 0;
+	r->iov_index = 0;
+	r->iov_offset = 0;
+	if (r->op != BLOCK_READ || r->bytes > TRY_BYTES || r->niov > IOV_MAX || check(b, r) < 0)
+		return -EAGAIN;
+	map_range(r, &e, &n);
+	if (e.kind == EXTENT_ZERO && e.bytes >= r->bytes) {
+		request_clear(r, r->bytes);
+		return 0;
+	}
+	if (e.kind != EXTENT_DATA)
+		return -EAGAIN;
+	if (e.bytes >= r->bytes && !n->no_try)
+		ret = file_try_readv(n->fd, r->iov, r->niov, r->bytes, e.offset);
+	if (e.pin)
+		n->ops->unpin(n, e.pin);
+	if (ret == -EOPNOTSUPP)
+		n->no_try = true;
+	return ret ? -EAGAIN : 0;
+}
+
 void block_plug(struct block *b)
 {
 	if (b->aio->uring)

@@ -101,6 +101,9 @@ bool block_read_only(const struct block *b);
 
 /* Any thread, never blocks. done() is not called from inside. */
 void block_submit(struct block *b, struct block_request *r);
+/* A short READ whose bytes are in memory is done at once: 0, and done() is not called. Else -EAGAIN, and nothing has happened. Any thread, never
+ * blocks. */
+int block_try_read(struct block *b, struct block_request *r);
 /* Around several block_submit() calls: what they have for the kernel goes there together, at the end. */
 void block_plug(struct block *b);
 void block_unplug(struct block *b);

@@ -42,6 +42,15 @@ int file_write(int fd, const void *buf, size_t bytes, uint64_t offset)
 }
 
 /* Element by element: this finishes what a vectored call has left over, so it is rarely called with many. */
+int file_try_readv(int fd, const struct iovec *iov, unsigned niov, size_t bytes, uint64_t offset)
+{
+	ssize_t n = preadv2(fd, iov, (int)niov, (off_t)offset, RWF_NOWAIT);
+
+	if (n < 0 && (errno == EOPNOTSUPP || errno == ENOSYS))
+		return -EOPNOTSUPP;
+	return n == (ssize_t)bytes ? 0 : -EAGAIN;
+}
+
 int file_readv(int fd, const struct iovec *iov, unsigned niov, size_t skip, uint64_t offset)
 {
 	bool end = false;

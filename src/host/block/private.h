@@ -136,6 +136,7 @@ struct block_node {
 	int fd;
 	unsigned slot;
 	bool read_only, probed;
+	_Atomic bool no_try;           /* the file system has no reads that do not wait */
 	_Atomic bool dirty;            /* metadata is cached: a flush needs ops->flush, else syncing the file does */
 	uint64_t size;                 /* of the disk, bytes */
 	const char *path;
@@ -152,6 +153,7 @@ int block_node_read(struct block_node *n, void *buf, size_t bytes, uint64_t offs
 void block_piece_done(struct aio_piece *p, int result);
 void block_advance(struct block_request *r);
 
+#define TRY_BYTES (64u << 10)      /* of a read that is tried at once */
 #define SLOW_BYTES (1u << 20)      /* most that a slow thread does of a request at once */
 
 struct block {
@@ -177,6 +179,8 @@ struct block {
 /* Whole transfers, retried on EINTR and short counts. Reading past the end yields zeroes. 0 or -errno. */
 int file_read(int fd, void *buf, size_t bytes, uint64_t offset);
 int file_write(int fd, const void *buf, size_t bytes, uint64_t offset);
+/* All of it if it is in the page cache: 0; else -EAGAIN, or -EOPNOTSUPP if this cannot be found out. */
+int file_try_readv(int fd, const struct iovec *iov, unsigned niov, size_t bytes, uint64_t offset);
 int file_readv(int fd, const struct iovec *iov, unsigned niov, size_t skip, uint64_t offset);
 int file_writev(int fd, const struct iovec *iov, unsigned niov, size_t skip, uint64_t offset);
 int file_sync(int fd);

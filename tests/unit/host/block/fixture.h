@@ -141,7 +141,7 @@ struct load {
 	uint8_t *model;
 	uint64_t size, seed, max;          /* max: largest request */
 	bool discards;
-	unsigned long reads, writes, others;
+	unsigned long reads, writes, others, tried;
 	struct lane lane[LOAD_LANES];
 };
 
@@ -205,7 +205,12 @@ static inline void lane_begin(struct load *l, struct lane *x)
 		memset(l->model + x->at, 0, x->bytes);
 	}
 	x->result = 1;
-	block_submit(l->d->b, &x->r);
+	if (kind < 3 && block_try_read(l->d->b, &x->r) == 0) {
+		x->result = 0;
+		l->tried++;
+	} else {
+		block_submit(l->d->b, &x->r);
+	}
 }
 
 static inline void lane_check(struct load *l, struct lane *x)

@@ -24,6 +24,8 @@ static void run_load(unsigned aio_flags)
 			   .discards = true};
 	load_run(l, 4000);
 	assert_true(l->reads > 500 && l->writes > 500 && l->others > 100);
+	/* A file system may be without reads that do not wait. */
+	assert_true(l->tried > 100 || d.b->top->no_try);
 	disk_compare(&d, l->model, SIZE);
 	disk_close(&d);
 	/* What is in the file is what was written. */
