@@ -130,12 +130,19 @@ static void forget_touched(struct mem_pool *p, mfn_t mfn, uint64_t count)
  */
 void mem_pool_touch(struct mem_pool *p, mfn_t mfn)
 {
-	uint64_t g = mfn / MEM_TOUCH_FRAMES;
+	uint64_t g = mfn / MEM_TOUCH_FRAMES, used;
+	unsigned at = mfn % MEM_TOUCH_FRAMES, up, down;
 
+	static_assert(MEM_TOUCH_FRAMES == 64, "a group is a word of `used`");
 	if (likely(__atomic_load_n(&p->touched[g / 64], __ATOMIC_RELAXED) & BIT(g % 64)))
 		return;
 	__atomic_fetch_or(&p->touched[g / 64], BIT(g % 64), __ATOMIC_RELAXED);
-	mem_madvise(p->base + g * MEM_TOUCH_FRAMES * PAGE_SIZE, MEM_TOUCH_FRAMES * PAGE_SIZE, MADV_POPULATE_WRITE);
+	/* Of the group the neighbours that somebody owns: what was given back must stay with the host. Read without the lock, so a neighbour that
+	 * is given back right now may come along once. */
+	used = __atomic_load_n(&p->used[g], __ATOMIC_RELAXED) | BIT(at);
+	up = used >> at == UINT64_MAX ? 64 : (unsigned)__builtin_ctzll(~(used >> at));
+	down = used << (63 - at) == UINT64_MAX ? 63 : (unsigned)__builtin_clzll(~(used << (63 - at))) - 1;
+	mem_madvise(p->base + ((mfn - down) << PAGE_SHIFT), (uint64_t)(up + down) << PAGE_SHIFT, MADV_POPULATE_WRITE);
 }
 
 void mem_pool_give(struct mem_pool *p, mfn_t mfn, uint64_t count)

@@ -478,7 +478,7 @@ static void host_pages(void **state)
 	struct fx *f = *state;
 	gpa_t group = FX_DATA + (16 << 20);
 	const uint8_t *first;
-	const struct mem_span span = { .gfn = group >> PAGE_SHIFT, .frames = MEM_TOUCH_FRAMES };
+	const struct mem_span span = { .gfn = group >> PAGE_SHIFT, .frames = MEM_EXTENT_FRAMES };
 
 	fx_long(f, 0);
 	fx_map(f, LOW, group + 3 * PAGE_SIZE, 1, RWU);
@@ -496,13 +496,40 @@ static void host_pages(void **state)
 	}
 }
 
+/* Neighbours that were given back stay away when what is left of their group is used. */
+static void host_pages_given_back(void **state)
+{
+	struct fx *f = *state;
+	gpa_t group = FX_DATA + (16 << 20);
+	gfn_t gfn = group >> PAGE_SHIFT;
+	const struct mem_span spans[] = { { gfn, 2 }, { gfn + 5, 7 }, { gfn + 63, 1 } };
+	uint8_t *first = mem_frame(f->m, gfn, true);
+
+	fx_long(f, 0);
+	fx_map(f, LOW, group + 3 * PAGE_SIZE, 1, RWU);
+	mem_release(f->m, spans, 3, true);
+	mmu_serve(&f->mmu);
+	touch(f, LOW, true, true, true);
+	if (!resident(first + 3 * PAGE_SIZE))
+		skip(); /* a kernel without MADV_POPULATE_WRITE */
+	for (unsigned i = 0; i < MEM_TOUCH_FRAMES; i++)
+		assert_int_equal(resident(first + i * PAGE_SIZE), i >= 2 && i < 5);
+	/* At either end of the group, and all of it but the first. */
+	fx_map(f, LOW + PAGE_SIZE, group + (MEM_TOUCH_FRAMES + 63) * PAGE_SIZE, 1, RWU);
+	mem_release(f->m, &(struct mem_span){ gfn + MEM_TOUCH_FRAMES, 1 }, 1, true);
+	touch(f, LOW + PAGE_SIZE, true, true, true);
+	assert_false(resident(first + MEM_TOUCH_FRAMES * PAGE_SIZE));
+	assert_true(resident(first + (MEM_TOUCH_FRAMES + 63) * PAGE_SIZE));
+	assert_false(resident(first + 2 * MEM_TOUCH_FRAMES * PAGE_SIZE));
+}
+
 #define T(name) cmocka_unit_test_setup_teardown(name, fx_setup, fx_teardown)
 
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		T(fill_rules), T(halves), T(fault_around), T(invlpg_4m), T(cr3_without_pcid), T(pcids), T(recycling),
-		T(code_drops_writes), T(random_walk), T(many_regions), T(noncanonical), T(host_pages),
+		T(code_drops_writes), T(random_walk), T(many_regions), T(noncanonical), T(host_pages), T(host_pages_given_back),
 	};
 
 	return cmocka_run_group_tests_name("mem/flat", tests, NULL, NULL);
