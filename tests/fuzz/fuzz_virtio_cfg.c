@@ -2,7 +2,7 @@
 /*
  * Fuzzes whole virtio devices from the guest's side: PCI configuration space, BARs being moved, MSI-X tables, common and device
  * configuration, MMIO registers, queues set up right and then spoiled, kicks, time passing, state saved and loaded. Devices: a disk
- * (its host side is a thread that touches every byte it is pointed at), a random number generator, a network interface, a balloon (which has
+ * (its host side is a thread that touches every byte it is pointed at), a random number generator, a network interface, a console, a balloon (which has
  * memory of its own to give away beside that of the others: the model driver does not notice when its rings go).
  *
  * As a program: fuzz_virtio_cfg RUNS [SEED]. A run is one board reset and 200 steps.
@@ -14,13 +14,15 @@
 #include "dev/board.h"
 #include "dev/virtio/balloon.h"
 #include "dev/virtio/blk.h"
+#include "dev/virtio/console.h"
 #include "dev/virtio/net.h"
 #include "dev/virtio/rng.h"
 #include "lib/vring.h"
 
 #define STEPS 200
-#define DEVICES 4
-#define BALLOON 3
+#define DEVICES 5
+#define CONSOLE 3
+#define BALLOON 4
 #define QUEUES 5
 #define PLAY (4ull << 20)       /* memory that the balloon takes: 2 MiB */
 #define PCI_AT(slot) (0xc0000000ull + ((slot) - 1) * 0x8000ull) /* BAR 0; BAR 2 follows at 4000h */
@@ -201,7 +203,7 @@ struct fuzz {
 	struct wire wire;
 	struct evloop loop;
 	enum board_transport transport;
-	uint64_t now, seed, live, failed, messages, ballooned;
+	uint64_t now, seed, live, failed, messages, ballooned, shown, typed;
 };
 
 static void up_kick(void *vm, unsigned cpu) { (void)cpu, ((struct fuzz *)vm)->messages++; }
@@ -226,6 +228,17 @@ static void must(int err)
 	}
 }
 
+/* A terminal that takes what it likes of what it gets. */
+static size_t term_put(void *opaque, const uint8_t *buf, size_t n)
+{
+	struct fuzz *f = opaque;
+	size_t taken = next(f) % 3 ? n : next(f) % (n + 1);
+
+	for (size_t i = 0; i < taken; i++)
+		f->shown += ((const volatile uint8_t *)buf)[i] | 1;
+	return taken;
+}
+
 static void board_up(struct fuzz *f, enum board_transport transport)
 {
 	const struct board_config cfg = {.ncpus = 2, .ram_below_4g = VRING_RAM};
@@ -233,12 +246,14 @@ static void board_up(struct fuzz *f, enum board_transport transport)
 	const struct virtio_net_setup net = {.backend = &f->wire.b, .loop = &f->loop, .mac = {2, 0, 0, 0, 0, 1}, .mtu = 1500};
 
 	const struct virtio_balloon_options balloon = {0};
+	const struct virtio_console_options console = {.put = term_put, .opaque = f};
 
 	f->transport = transport;
 	must(board_create(&f->io, &cfg, &f->board));
 	must(virtio_blk_create(&f->io, &blk, &f->dev[0]));
 	must(virtio_rng_create(&f->io, &f->dev[1]));
 	must(virtio_net_create(&f->io, &net, &f->dev[2]));
+	must(virtio_console_create(&f->io, &console, &f->dev[CONSOLE]));
 	must(virtio_balloon_create(&f->io, &balloon, &f->dev[BALLOON]));
 	for (unsigned i = 0; i < DEVICES; i++)
 		must(board_add_virtio(&f->board, f->dev[i]->ops->name, f->dev[i], transport));
@@ -399,7 +414,12 @@ static void host_side(struct fuzz *f)
 {
 	struct virtio_balloon_info info;
 
+	static const uint8_t typed[5000];
+
 	pthread_mutex_lock(&f->io.lock);
+	f->typed += virtio_console_input(f->dev[CONSOLE], typed, next(f) % sizeof(typed));
+	virtio_console_drained(f->dev[CONSOLE]);
+	virtio_console_resize(f->dev[CONSOLE], (uint16_t)value(f), (uint16_t)value(f));
 	if (next(f) % 2)
 		virtio_balloon_set(f->dev[BALLOON], value(f));
 	else
@@ -525,9 +545,9 @@ static void step(struct fuzz *f)
 		poke_config(f, dev);
 	else if (what < 63)
 		f->now += next(f) % 20000000, (void)io_timers_run(&f->io);
-	else if (next(f) % 8 == 0)
+	else if (next(f) % 2 == 0)
 		walk_state(f);
-	else
+	if (what % 16 == 0)
 		host_side(f);
 	f->live += virtio_live(f->dev[dev]);
 	f->failed += f->dev[dev]->status & VIRTIO_CONFIG_S_NEEDS_RESET ? 1 : 0;
@@ -568,10 +588,11 @@ int main(int argc, char **argv)
 	pthread_cond_signal(&f.block.more);
 	pthread_mutex_unlock(&f.block.lock);
 	pthread_join(f.block.thread, NULL);
-	printf("%lu runs of %d steps, %llu on live devices, %llu on failed ones; %llu disk requests, %llu messages, %llu ballooned\n", runs, STEPS,
+	printf("%lu runs of %d steps, %llu on live devices, %llu on failed ones; %llu disk requests, %llu messages, %llu ballooned, "
+	       "%llu typed\n", runs, STEPS,
 	       (unsigned long long)f.live, (unsigned long long)f.failed, (unsigned long long)f.block.requests,
-	       (unsigned long long)f.messages, (unsigned long long)f.ballooned);
+	       (unsigned long long)f.messages, (unsigned long long)f.ballooned, (unsigned long long)f.typed);
 	io_fini(&f.io);
 	mem_destroy(f.mem);
-	return !f.live || !f.failed || !f.block.requests || !f.ballooned;
+	return !f.live || !f.failed || !f.block.requests || !f.ballooned || !f.shown || !f.typed;
 }
