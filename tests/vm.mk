@@ -23,7 +23,7 @@ $(VMT)/initramfs.cpio.gz: $(VMT_BIN) $(wildcard tests/vm/guest/*.sh) $(GUEST)/in
 	$(Q)[ -f $(GUEST)/busybox32 ] || guest/fetch busybox32 $(GUEST) || true
 	$(Q){ printf 'file /%s 755 %s\n' vmtest $(VMT)/vmtest elf32 $(VMT)/elf32 script.sh tests/vm/guest/script.sh \
 		disk.sh tests/vm/guest/disk.sh vsock.sh tests/vm/guest/vsock.sh \
-		folder.sh tests/vm/guest/folder.sh; \
+		folder.sh tests/vm/guest/folder.sh hvc.sh tests/vm/guest/hvc.sh; \
 		[ ! -f $(GUEST)/busybox32 ] || echo 'file /busybox32 755 $(GUEST)/busybox32'; } | \
 		$(GUEST)/newc | gzip -9n | cat $(GUEST)/initramfs.cpio.gz $(GUEST)/modules.cpio.gz - > $@
 

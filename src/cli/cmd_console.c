@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * doppel console: attaches the terminal to a machine's serial port, and detaches it again. Many may look on, one types.
+ * doppel console: attaches the terminal to a machine's console, and detaches it again. Many may look on, one types; his terminal's size is the
+ * console's.
  *
  * Invariant: the terminal is in the mode it was found in on every way out; signals that would end this process are blocked and read from
  * a descriptor, so there is one way out.
@@ -27,7 +28,8 @@ void cmd_console_usage(void)
 {
 	fputs("usage: doppel console NAME [--read-only | --steal] [--scrollback BYTES]\n"
 	      "\n"
-	      "Attaches the terminal to the machine's serial port and shows what it has put out last.\n"
+	      "Attaches the terminal to the machine's console (its serial port, or virtio console) and\n"
+	      "shows what it has put out last.\n"
 	      "One may type, any number may look on; what is typed where the machine was started\n"
 	      "arrives as well.\n"
 	      "\n"
@@ -132,6 +134,30 @@ static int type(struct console *c)
 	return len && (c->attach.flags & CTL_ATTACH_WRITE) ? control_send(c->fd, CTL_INPUT, out, len) : 0;
 }
 
+/* For a virtio console; a serial port has no size. */
+static int send_size(struct console *c)
+{
+	struct ctl_resize r;
+
+	if (!c->tty || !(c->attach.flags & CTL_ATTACH_WRITE))
+		return 0;
+	tty_size(STDIN_FILENO, &r.cols, &r.rows);
+	return control_send(c->fd, CTL_RESIZE, &r, sizeof(r));
+}
+
+/* False: a signal that ends us. */
+static bool on_signal(struct console *c, int *ret)
+{
+	struct signalfd_siginfo si;
+
+	if (read(c->sigfd, &si, sizeof(si)) != sizeof(si))
+		return true;
+	if (si.ssi_signo != SIGWINCH)
+		return false;
+	*ret = send_size(c);
+	return true;
+}
+
 /* Serves machine, keyboard and signals until one of them ends it. *ended: the machine has. */
 static int serve(struct console *c, uint8_t *buf, bool *ended)
 {
@@ -139,7 +165,7 @@ static int serve(struct console *c, uint8_t *buf, bool *ended)
 	struct ctl_header h;
 	const uint8_t *body;
 	size_t len;
-	int ret = 0;
+	int ret = send_size(c);
 
 	while (ret == 0 && !c->detached && !*ended) {
 		struct pollfd p[] = {{.fd = c->fd, .events = POLLIN}, {.fd = typing ? STDIN_FILENO : -1, .events = POLLIN},
@@ -147,9 +173,9 @@ static int serve(struct console *c, uint8_t *buf, bool *ended)
 
 		if (poll(p, 3, -1) < 0 && errno != EINTR)
 			return -errno;
-		if (p[2].revents)
+		if (p[2].revents && !on_signal(c, &ret))
 			return 0;
-		if (p[1].revents) {
+		if (ret == 0 && p[1].revents) {
 			ret = type(c);
 			typing = ret != -EPIPE;
 			ret = ret == -EPIPE ? 0 : ret;
@@ -211,7 +237,7 @@ static int session(struct console *c)
 
 static int open_signals(void)
 {
-	static const int list[] = {SIGINT, SIGTERM, SIGHUP, SIGQUIT};
+	static const int list[] = {SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGWINCH};
 	sigset_t set;
 
 	sigemptyset(&set);

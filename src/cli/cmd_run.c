@@ -52,6 +52,8 @@ int cmd_run(int argc, char **argv)
 			goto out;
 		if (req->config.serial == PROTO_SERIAL_STDIO)
 			req->config.serial = PROTO_SERIAL_NONE;
+		if (req->config.hvc == PROTO_HVC_STDIO)
+			req->config.hvc = PROTO_HVC_DETACHED;
 	}
 	if (status == STATUS_POWEROFF)
 		status = run_open(req);

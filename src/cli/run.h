@@ -38,7 +38,7 @@ struct run_machine {
 	bool perf_map;
 };
 struct run_console {
-	struct run_arg serial;
+	struct run_arg serial, console;
 };
 
 struct run_disks {

@@ -73,6 +73,8 @@ static int demo_guest(struct run_request *req)
 		log_error("the demo guest is not there; `make run` gets it, or give --kernel F");
 		return STATUS_START;
 	}
+	if (req->config.hvc && !b->initrd.text)
+		return run_error(&req->console.console, STATUS_USAGE, "the demo guest has no driver for it; give --kernel or --initrd");
 	b->kernel = (struct run_arg){.text = run_keep(req, kernel, strlen(kernel))};
 	if (!b->initrd.text)
 		b->initrd = (struct run_arg){.text = run_keep(req, initrd, strlen(initrd))};

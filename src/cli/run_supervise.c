@@ -8,7 +8,7 @@
  * Signals are blocked and read from a signalfd, so everything happens in one place, in order.
  *
  *   SIGINT SIGTERM SIGHUP SIGQUIT -> STOP message (a second one: SIGKILL)     SIGTSTP -> PAUSE, restore, stop ourselves
- *   SIGCONT -> raw again, RESUME                                             SIGCHLD -> the end
+ *   SIGCONT -> raw again, RESUME                SIGWINCH -> RESIZE           SIGCHLD -> the end
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -51,7 +51,7 @@ static void command(struct supervisor *s, enum proto_type type)
 
 static int signals_init(struct supervisor *s)
 {
-	static const int list[] = {SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGTSTP, SIGCONT, SIGCHLD};
+	static const int list[] = {SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGTSTP, SIGCONT, SIGWINCH, SIGCHLD};
 	sigset_t set;
 
 	sigemptyset(&set);
@@ -116,6 +116,7 @@ static int hand_over(struct supervisor *s)
 	if (s->tty) {
 		cfg->flags |= PROTO_F_TTY;
 		cfg->termios = s->saved;
+		tty_size(STDIN_FILENO, &cfg->cols, &cfg->rows);
 	}
 	proto_header_init(&cfg->h, PROTO_CONFIG, sizeof(*cfg));
 	ret = proto_send(s->sock, &cfg->h, s->req->fds, cfg->nfds);
@@ -137,9 +138,23 @@ static void stop_ourselves(struct supervisor *s)
 	command(s, PROTO_RESUME);
 }
 
+static void resize(struct supervisor *s)
+{
+	struct proto_resize m = {0};
+
+	if (!s->tty)
+		return;
+	proto_header_init(&m.h, PROTO_RESIZE, sizeof(m));
+	tty_size(STDIN_FILENO, &m.cols, &m.rows);
+	(void)proto_send(s->sock, &m.h, NULL, 0);
+}
+
 static void on_signal(struct supervisor *s, int sig)
 {
 	switch (sig) {
+	case SIGWINCH:
+		resize(s);
+		break;
 	case SIGTSTP:
 		stop_ourselves(s);
 		break;
@@ -165,9 +180,10 @@ static void on_signal(struct supervisor *s, int sig)
 static void on_channel(void *opaque, short revents)
 {
 	struct supervisor *s = opaque;
+	struct proto_resize m;
 
 	(void)revents;
-	if (proto_recv_command(s->sock) == PROTO_RUNNING)
+	if (proto_recv_command(s->sock, &m) == PROTO_RUNNING)
 		run_is_running(s->req);
 	else
 		s->channel.events = 0;
@@ -253,7 +269,7 @@ int run_supervise(struct run_request *req)
 		log_error("cannot make a signal descriptor: %s; raise the limit on open files", strerror(errno));
 		return STATUS_START;
 	}
-	s.tty = req->config.serial == PROTO_SERIAL_STDIO && !(req->config.flags & PROTO_F_CHECK) &&
+	s.tty = (req->config.serial == PROTO_SERIAL_STDIO || req->config.hvc == PROTO_HVC_STDIO) && !(req->config.flags & PROTO_F_CHECK) &&
 		tty_save(STDIN_FILENO, &s.saved);
 	ret = settle(req);
 	if (ret == 0)

@@ -8,6 +8,7 @@
 #include "host/tty.h"
 
 #include <errno.h>
+#include <sys/ioctl.h>
 #include <unistd.h>
 
 bool tty_is_ours(int fd)
@@ -44,6 +45,15 @@ int tty_raw(int fd, const struct termios *saved)
 	t.c_cc[VMIN] = 1;
 	t.c_cc[VTIME] = 0;
 	return set_mode(fd, &t);
+}
+
+void tty_size(int fd, uint16_t *cols, uint16_t *rows)
+{
+	struct winsize w = {0};
+
+	(void)ioctl(fd, TIOCGWINSZ, &w);
+	*cols = w.ws_col;
+	*rows = w.ws_row;
 }
 
 void tty_restore(int fd, const struct termios *saved)

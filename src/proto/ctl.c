@@ -8,12 +8,12 @@
 #include <string.h>
 
 static_assert(sizeof(struct ctl_header) == 16 && sizeof(struct ctl_attach) == 8 && sizeof(struct ctl_ended) == 64 &&
-		      sizeof(struct ctl_memory) == 8,
+		      sizeof(struct ctl_memory) == 8 && sizeof(struct ctl_resize) == 4,
 	      "the layout is the protocol");
 
 static bool is_request(unsigned type)
 {
-	return (type >= CTL_INFO && type <= CTL_INPUT) || type == CTL_MEMORY;
+	return (type >= CTL_INFO && type <= CTL_INPUT) || type == CTL_MEMORY || type == CTL_RESIZE;
 }
 
 /* Those that report carry a body, if they succeed. */
@@ -62,6 +62,11 @@ int ctl_parse_request(const void *packet, size_t len, struct ctl_request *out)
 			return -EPROTO;
 		memcpy(&out->memory, out->data, sizeof(out->memory));
 		return 0;
+	case CTL_RESIZE:
+		if (out->len != sizeof(out->resize))
+			return -EPROTO;
+		memcpy(&out->resize, out->data, sizeof(out->resize));
+		return 0;
 	case CTL_INPUT:
 		return out->len >= 1 && out->len <= CTL_INPUT_MAX ? 0 : -EPROTO;
 	default:
@@ -84,7 +89,7 @@ int ctl_parse_answer(const void *packet, size_t len, struct ctl_header *h, const
 		return h->status == 0 && *body_len == sizeof(struct ctl_ended) &&
 			       memchr(*body + offsetof(struct ctl_ended, reason), 0, sizeof(((struct ctl_ended *)0)->reason)) ? 0 : -EPROTO;
 	type = h->type & ~(unsigned)CTL_REPLY;
-	if (!(h->type & CTL_REPLY) || !is_request(type) || type == CTL_INPUT || h->status > 0)
+	if (!(h->type & CTL_REPLY) || !is_request(type) || type == CTL_INPUT || type == CTL_RESIZE || h->status > 0)
 		return -EPROTO;
 	if (reports(type) && h->status == 0)
 		return *body_len ? 0 : -EPROTO;

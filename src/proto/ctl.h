@@ -33,6 +33,7 @@ enum ctl_type {
 	CTL_OUTPUT,     /* body: bytes the guest has put out; to the client only */
 	CTL_ENDED,      /* body: struct ctl_ended; to the client only, the last message */
 	CTL_MEMORY,     /* body: struct ctl_memory; reply: JSON object */
+	CTL_RESIZE,     /* body: struct ctl_resize; no reply */
 	CTL_TYPES,
 };
 
@@ -57,6 +58,10 @@ struct ctl_memory {
 	uint64_t bytes;         /* what the guest shall keep, the rest goes into its balloon; 0: only ask */
 };
 
+struct ctl_resize {
+	uint16_t cols, rows;    /* of the terminal of who types */
+};
+
 struct ctl_ended {
 	int32_t status;         /* enum proto_status, or of --debug-exit */
 	char reason[60];
@@ -67,6 +72,7 @@ struct ctl_request {
 	enum ctl_type type;
 	struct ctl_attach attach;
 	struct ctl_memory memory;
+	struct ctl_resize resize;
 	const uint8_t *data;
 	size_t len;
 };

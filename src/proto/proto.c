@@ -142,7 +142,8 @@ int proto_config_check(const struct proto_config *cfg, size_t size, unsigned nfd
 	if (size != sizeof(*cfg) || !header_ok(&cfg->h, size) || cfg->h.type != PROTO_CONFIG)
 		return -EPROTO;
 	if (cfg->nfds != nfds || nfds > PROTO_MAX_FDS || cfg->nmodules > PROTO_MAX_MODULES ||
-	    cfg->serial > PROTO_SERIAL_FILE || !roles_ok(cfg) || !disks_ok(cfg) || !shares_ok(cfg) ||
+	    cfg->serial > PROTO_SERIAL_FILE || cfg->hvc > PROTO_HVC_DETACHED || (cfg->hvc && cfg->serial == PROTO_SERIAL_STDIO) ||
+	    !roles_ok(cfg) || !disks_ok(cfg) || !shares_ok(cfg) ||
 	    !nets_ok(cfg))
 		return -EPROTO;
 	if (cfg->memory == 0 || cfg->memory % (2u << 20) || cfg->cpus == 0 || cfg->cpus > PROTO_MAX_CPUS)
@@ -227,20 +228,22 @@ int proto_recv_config(int sock, struct proto_config *cfg, int *fds)
 	return ret;
 }
 
-int proto_recv_command(int sock)
+int proto_recv_command(int sock, struct proto_resize *m)
 {
-	struct proto_header h;
+	const struct proto_header *h = &m->h;
 	ssize_t n;
 
 	/* read(2), not recvmsg(2): the sealed process may not receive descriptors. */
 	do
-		n = read(sock, &h, sizeof(h));
+		n = read(sock, m, sizeof(*m));
 	while (n < 0 && errno == EINTR);
 	if (n < 0)
 		return -errno;
 	if (n == 0)
 		return 0;
-	if ((size_t)n != sizeof(h) || !header_ok(&h, (size_t)n) || ((h.type < PROTO_PAUSE || h.type > PROTO_STOP) && h.type != PROTO_RUNNING))
+	if ((size_t)n < sizeof(*h) || !header_ok(h, (size_t)n))
 		return -EPROTO;
-	return h.type;
+	if (h->type == PROTO_RESIZE)
+		return n == sizeof(*m) && !m->zero ? h->type : -EPROTO;
+	return n == sizeof(*h) && ((h->type >= PROTO_PAUSE && h->type <= PROTO_STOP) || h->type == PROTO_RUNNING) ? h->type : -EPROTO;
 }

@@ -2,7 +2,7 @@
 /*
  * What doppel and doppel-vm say to each other: datagrams over a SOCK_SEQPACKET pair, one message each.
  *
- *   doppel -> doppel-vm   CONFIG (first, once, with descriptors), PAUSE, RESUME, STOP
+ *   doppel -> doppel-vm   CONFIG (first, once, with descriptors), PAUSE, RESUME, STOP, RESIZE
  *   doppel-vm -> doppel   RUNNING when the guest begins to run; otherwise it reports by its exit status, and the end of file tells
  *                         each that the other is gone
  *
@@ -29,7 +29,7 @@
 #define PROTO_MAX_NET_FDS 16      /* of all interfaces together */
 #define PROTO_MAX_FDS (PROTO_MAX_MODULES + PROTO_MAX_DISK_FILES + PROTO_MAX_NET_FDS + PROTO_MAX_SHARES + 8)
 
-enum proto_type { PROTO_CONFIG = 1, PROTO_PAUSE, PROTO_RESUME, PROTO_STOP, PROTO_SHARE_START, PROTO_RUNNING };
+enum proto_type { PROTO_CONFIG = 1, PROTO_PAUSE, PROTO_RESUME, PROTO_STOP, PROTO_SHARE_START, PROTO_RUNNING, PROTO_RESIZE };
 
 struct proto_header {
 	uint32_t magic;
@@ -51,6 +51,8 @@ enum proto_flag {
 };
 
 enum proto_serial { PROTO_SERIAL_STDIO, PROTO_SERIAL_NONE, PROTO_SERIAL_FILE };
+/* The virtio console. If there is one it is the machine's console, and the serial port is not on stdio. */
+enum proto_hvc { PROTO_HVC_ABSENT, PROTO_HVC_STDIO, PROTO_HVC_DETACHED };
 
 /* What each descriptor passed along is, in order. Modules appear in the order of `module`, disk files in that of `disk_file`,
  * queues of network interfaces in that of `net`. */
@@ -98,6 +100,8 @@ struct proto_config {
 	uint32_t cpus;
 	uint32_t flags;                       /* enum proto_flag */
 	uint32_t serial;                      /* enum proto_serial */
+	uint32_t hvc;                         /* enum proto_hvc */
+	uint16_t cols, rows;                  /* of the terminal; 0: unknown */
 	uint32_t namespaces;                  /* CLONE_NEW* the process was started in */
 	uint32_t nfds;
 	uint32_t nmodules;
@@ -120,6 +124,13 @@ struct proto_config {
 	struct termios termios;
 };
 
+/* The terminal's size has changed. */
+struct proto_resize {
+	struct proto_header h;
+	uint16_t cols, rows;
+	uint32_t zero;
+};
+
 void proto_header_init(struct proto_header *h, enum proto_type type, size_t size);
 
 /* Sends one message with nfds descriptors. 0 or -errno. */
@@ -138,8 +149,8 @@ void proto_close(const int *fds, unsigned nfds);
  * file, -EPROTO if anything about the message is not as it must be (every descriptor received is then closed). */
 int proto_recv_config(int sock, struct proto_config *cfg, int *fds);
 
-/* Receives a message without a body. Its type, 0 at end of file, -EPROTO, or -errno. */
-int proto_recv_command(int sock);
+/* Receives a message without a body, or RESIZE. Its type, 0 at end of file, -EPROTO, or -errno. */
+int proto_recv_command(int sock, struct proto_resize *m);
 
 /* 0 or -EPROTO: see the invariant. Split from receiving so that it can be tested on bytes. */
 int proto_config_check(const struct proto_config *cfg, size_t size, unsigned nfds);

@@ -23,9 +23,9 @@
 #define FEED_PAUSE_NS 1000000ull
 #define THROTTLE_NS 50000000
 
-void console_init(struct console *c, int in_fd, int out_fd)
+void console_init(struct console *c, struct vm *vm, int in_fd, int out_fd)
 {
-	*c = (struct console){.in_fd = in_fd, .out_fd = out_fd, .room = true};
+	*c = (struct console){.vm = vm, .in_fd = in_fd, .out_fd = out_fd, .room = true};
 	pthread_mutex_init(&c->lock, NULL);
 	pthread_cond_init(&c->drained, NULL);
 }
@@ -59,19 +59,26 @@ static bool write_piece(struct console *c)
 
 void console_flush(struct console *c)
 {
+	bool drained;
+
 	pthread_mutex_lock(&c->lock);
 	while (write_piece(c))
 		;
-	if (c->full && c->head - c->tail < CONSOLE_BACKLOG / 2) {
+	drained = c->full && c->head - c->tail < CONSOLE_BACKLOG / 2;
+	if (drained) {
 		c->full = false;
 		pthread_cond_broadcast(&c->drained);
 	}
 	pthread_mutex_unlock(&c->lock);
+	if (!drained || !c->port || !c->port->drained)
+		return;
+	pthread_mutex_lock(&c->vm->io.lock);
+	c->port->drained(c->dev);
+	pthread_mutex_unlock(&c->vm->io.lock);
 }
 
-void console_throttle(struct vm *vm, const struct vcpu *v)
+static void wait_drained(struct vm *vm, struct console *c, const struct vcpu *v)
 {
-	struct console *c = &vm->console;
 	struct timespec until;
 
 	pthread_mutex_lock(&c->lock);
@@ -86,12 +93,15 @@ void console_throttle(struct vm *vm, const struct vcpu *v)
 	pthread_mutex_unlock(&c->lock);
 }
 
-static void chr_put(void *opaque, const uint8_t *buf, size_t n)
+void console_throttle(struct vm *vm, const struct vcpu *v)
 {
-	struct vm *vm = opaque;
-	struct console *c = &vm->console;
+	atomic_fetch_and(&vm->talkers, ~(1u << v->index));
+	wait_drained(vm, &vm->console, v);
+	wait_drained(vm, &vm->serial_file, v);
+}
 
-	pthread_mutex_lock(&c->lock);
+static void put(struct console *c, const uint8_t *buf, size_t n)
+{
 	for (size_t i = 0; i < n; i++)
 		c->out[c->head++ % CONSOLE_OUT] = buf[i];
 	if (c->out_fd < 0)
@@ -99,10 +109,40 @@ static void chr_put(void *opaque, const uint8_t *buf, size_t n)
 	/* Only a guest that is stopped again and again while it is throttled gets this far. */
 	if (c->head - c->tail > CONSOLE_OUT)
 		c->tail = c->head - CONSOLE_OUT;
-	c->full = c->head - c->tail > CONSOLE_BACKLOG;
-	pthread_mutex_unlock(&c->lock);
+	c->full = c->head - c->tail >= CONSOLE_BACKLOG;
+	if (c->full)
+		atomic_fetch_or(&c->vm->talkers, 1u << c->vm->io.cpu);
+}
+
+static void has_put(struct console *c)
+{
 	if (!atomic_exchange(&c->told, true))
-		vm_notify(vm);
+		vm_notify(c->vm);
+}
+
+static void chr_put(void *opaque, const uint8_t *buf, size_t n)
+{
+	struct console *c = opaque;
+
+	pthread_mutex_lock(&c->lock);
+	put(c, buf, n);
+	pthread_mutex_unlock(&c->lock);
+	has_put(c);
+}
+
+size_t console_put_some(void *console, const uint8_t *buf, size_t n)
+{
+	struct console *c = console;
+	uint64_t waiting;
+
+	pthread_mutex_lock(&c->lock);
+	waiting = c->head - c->tail;
+	if (n > CONSOLE_BACKLOG - waiting)
+		n = waiting < CONSOLE_BACKLOG ? CONSOLE_BACKLOG - waiting : 0;
+	put(c, buf, n);
+	pthread_mutex_unlock(&c->lock);
+	has_put(c);
+	return n;
 }
 
 uint64_t console_last(struct console *c, uint64_t n)
@@ -131,15 +171,24 @@ size_t console_copy(struct console *c, uint64_t *pos, uint8_t *buf, size_t n, ui
 	return n;
 }
 
-static void chr_room(void *opaque)
+void console_has_room(void *console)
 {
-	struct vm *vm = opaque;
+	struct console *c = console;
 
-	if (!atomic_exchange(&vm->console.room, true))
-		vm_notify(vm);
+	if (!atomic_exchange(&c->room, true))
+		vm_notify(c->vm);
 }
 
-const struct chr_ops console_chr_ops = {.put = chr_put, .room = chr_room};
+const struct chr_ops console_chr_ops = {.put = chr_put, .room = console_has_room};
+
+void console_resize(struct console *c, uint16_t cols, uint16_t rows)
+{
+	if (!c->port || !c->port->resize)
+		return;
+	pthread_mutex_lock(&c->vm->io.lock);
+	c->port->resize(c->dev, cols, rows);
+	pthread_mutex_unlock(&c->vm->io.lock);
+}
 
 void console_wants(struct console *c)
 {
@@ -164,23 +213,25 @@ static void say(struct console *c, const char *text)
 	(void)n;
 }
 
-static void on_escape_key(struct vm *vm, uint8_t key)
+static void on_escape_key(struct console *c, uint8_t key)
 {
+	struct vm *vm = c->vm;
+
 	switch (key) {
 	case 'x':
 		life_stop(vm, STATUS_STOPPED, "console escape");
 		break;
 	case 'p':
 		life_toggle_pause(vm);
-		say(&vm->console, vm->life.pause ? "\r\n[paused; Ctrl-A p resumes]\r\n" : "\r\n[resumed]\r\n");
+		say(c, vm->life.pause ? "\r\n[paused; Ctrl-A p resumes]\r\n" : "\r\n[resumed]\r\n");
 		break;
 	case 'd':
-		say(&vm->console, "\r\n");
+		say(c, "\r\n");
 		life_dump(vm);
 		break;
 	case 'h':
 	case '?':
-		say(&vm->console, "\r\n[Ctrl-A x quit   Ctrl-A p pause/resume   Ctrl-A d dump state   Ctrl-A a send Ctrl-A]\r\n");
+		say(c, "\r\n[Ctrl-A x quit   Ctrl-A p pause/resume   Ctrl-A d dump state   Ctrl-A a send Ctrl-A]\r\n");
 		break;
 	default:
 		break;
@@ -206,14 +257,12 @@ size_t console_room(const struct console *c)
 	return CONSOLE_IN - c->in_len;
 }
 
-static void take_byte(struct vm *vm, uint8_t b)
+static void take_byte(struct console *c, uint8_t b)
 {
-	struct console *c = &vm->console;
-
 	if (c->tty && c->escaped) {
 		c->escaped = false;
 		if (b != 'a' && b != CONSOLE_ESCAPE) {
-			on_escape_key(vm, b);
+			on_escape_key(c, b);
 			return;
 		}
 		b = CONSOLE_ESCAPE;
@@ -226,8 +275,7 @@ static void take_byte(struct vm *vm, uint8_t b)
 
 static void on_readable(void *opaque, short revents)
 {
-	struct vm *vm = opaque;
-	struct console *c = &vm->console;
+	struct console *c = opaque;
 	uint8_t buf[1024];
 	size_t want = c->tty ? sizeof(buf) : CONSOLE_IN - c->in_len;
 	ssize_t n = read(c->in_fd, buf, want < sizeof(buf) ? want : sizeof(buf));
@@ -244,27 +292,24 @@ static void on_readable(void *opaque, short revents)
 		return;
 	}
 	for (ssize_t i = 0; i < n; i++)
-		take_byte(vm, buf[i]);
+		take_byte(c, buf[i]);
 }
 
 static void on_writable(void *opaque, short revents)
 {
-	struct vm *vm = opaque;
-
 	(void)revents;
-	console_flush(&vm->console);
+	console_flush(opaque);
 }
 
 /* Output before input: what the guest has answered stands before what the user types next. */
-int console_watch(struct vm *vm)
+int console_watch(struct console *c)
 {
-	struct console *c = &vm->console;
 	int ret;
 
-	c->ev_out = (struct ev_source){.fd = c->out_fd, .ready = on_writable, .opaque = vm};
-	c->ev_in = (struct ev_source){.fd = c->in_fd, .ready = on_readable, .opaque = vm};
-	ret = evloop_add(&vm->loop, &c->ev_out);
-	return ret ? ret : evloop_add(&vm->loop, &c->ev_in);
+	c->ev_out = (struct ev_source){.fd = c->out_fd, .ready = on_writable, .opaque = c};
+	c->ev_in = (struct ev_source){.fd = c->in_fd, .ready = on_readable, .opaque = c};
+	ret = evloop_add(&c->vm->loop, &c->ev_out);
+	return ret ? ret : evloop_add(&c->vm->loop, &c->ev_in);
 }
 
 static uint64_t host_ns(void)
@@ -279,9 +324,8 @@ static uint64_t host_ns(void)
  * After a refusal a millisecond passes before the next offer: 16 bytes then arrive about as fast as on a real line (115200 baud), so
  * that terminal drivers keep up, and a driver that listens before its last clearing of the FIFO (Linux does) loses nothing.
  */
-int console_feed(struct vm *vm)
+int console_feed(struct console *c)
 {
-	struct console *c = &vm->console;
 	size_t n;
 
 	if (c->in_len == 0 || !c->room)
@@ -292,11 +336,11 @@ int console_feed(struct vm *vm)
 	}
 	if (c->not_before > host_ns())
 		return 1;
-	pthread_mutex_lock(&vm->io.lock);
-	n = serial_input(vm->serial, c->in, c->in_len);
+	pthread_mutex_lock(&c->vm->io.lock);
+	n = c->port->input(c->dev, c->in, c->in_len);
 	if (n < c->in_len)
 		c->room = false; /* under io.lock, so room() cannot come before it */
-	pthread_mutex_unlock(&vm->io.lock);
+	pthread_mutex_unlock(&c->vm->io.lock);
 	c->refused = n < c->in_len;
 	memmove(c->in, c->in + n, c->in_len - n);
 	c->in_len -= (unsigned)n;

@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The console: the serial port's host side on standard input and output, or a file, with the escape key; and a memory of
- * what was put out last, for those who attach later (ctl_console.c).
+ * The console: a port's host side on standard input and output, or a file, with the escape key; and a memory of what was put out last, for
+ * those who attach later (ctl.c). The port is the first serial one or a virtio console.
  *
  * Output goes from a vCPU thread (holding io.lock) into a ring and never waits there. The main thread empties it; when it cannot keep
  * up, the vCPU that has written waits outside all locks (console_throttle), so a terminal that is held up holds up the guest and
- * nothing else. Viewers read the same ring at places of their own and may miss something; the guest never waits for them.
+ * nothing else. A virtio console is told how much was taken, and keeps the rest in the guest's ring. Viewers read the same ring at places of their own and may miss something; the guest never waits for them.
  */
 #ifndef VM_CONSOLE_H
 #define VM_CONSOLE_H
@@ -25,7 +25,17 @@
 struct vm;
 struct vcpu;
 
+/* A device that a console belongs to. io.lock is held. */
+struct console_port {
+	size_t (*input)(void *dev, const uint8_t *buf, size_t n);        /* how many of them it took */
+	void (*drained)(void *dev);                                      /* what was refused would be taken now. May be NULL. */
+	void (*resize)(void *dev, uint16_t cols, uint16_t rows);         /* of the terminal. May be NULL. */
+};
+
 struct console {
+	struct vm *vm;
+	const struct console_port *port;
+	void *dev;
 	pthread_mutex_t lock;         /* protects out[], head, tail */
 	pthread_cond_t drained;       /* full has become false */
 	uint8_t out[CONSOLE_OUT];     /* out[head - n] .. out[head - 1], modulo size: what came last */
@@ -46,10 +56,12 @@ struct console {
 	uint64_t dropped;
 };
 
-void console_init(struct console *c, int in_fd, int out_fd);
-/* Device side: a chr_ops for the serial port, opaque = struct vm. */
+void console_init(struct console *c, struct vm *vm, int in_fd, int out_fd);
+/* Device side. A chr_ops for the serial port, opaque = struct console; and for a virtio console: how much was taken, and room for input. */
 extern const struct chr_ops console_chr_ops;
-/* vCPU thread after an access that may have put something, no lock held: waits while the output is held up. */
+size_t console_put_some(void *console, const uint8_t *buf, size_t n);
+void console_has_room(void *console);
+/* vCPU thread that is among vm->talkers, after the access, no lock held: waits while the output is held up. */
 void console_throttle(struct vm *vm, const struct vcpu *v);
 /* Copies what follows *pos, at most n bytes, and moves *pos on; what is not in the ring any more is skipped and counted in *missed. */
 size_t console_copy(struct console *c, uint64_t *pos, uint8_t *buf, size_t n, uint64_t *missed);
@@ -60,10 +72,11 @@ size_t console_room(const struct console *c);
 uint64_t console_last(struct console *c, uint64_t n);
 
 /* Main thread. */
-int console_watch(struct vm *vm);               /* registers with the machine's loop: 0 or -ENOSPC */
+int console_watch(struct console *c);           /* registers with the machine's loop: 0 or -ENOSPC */
+void console_resize(struct console *c, uint16_t cols, uint16_t rows);
 void console_wants(struct console *c);          /* before each wait: what the loop is to look for */
 void console_flush(struct console *c);          /* writes what can be written without blocking */
-int console_feed(struct vm *vm);                /* hands buffered input to the port; ms until the next try, -1 = none */
+int console_feed(struct console *c);                /* hands buffered input to the port; ms until the next try, -1 = none */
 void console_close(struct console *c);          /* flushes (up to a second) and restores the terminal */
 
 #endif

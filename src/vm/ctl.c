@@ -226,6 +226,10 @@ static void serve(struct ctl_client *c, const struct ctl_request *r)
 		if (c->writes)
 			console_type(&vm->console, r->data, r->len);
 		return;
+	case CTL_RESIZE:
+		if (c->writes)
+			console_resize(&vm->console, r->resize.cols, r->resize.rows);
+		return;
 	default:
 		return; /* ctl_parse_request() lets nothing else through */
 	}

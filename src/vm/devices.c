@@ -11,6 +11,7 @@
 
 #include "dev/virtio/balloon.h"
 #include "dev/virtio/blk.h"
+#include "dev/virtio/console.h"
 #include "dev/virtio/fs.h"
 #include "dev/virtio/net.h"
 #include "dev/virtio/rng.h"
@@ -108,6 +109,27 @@ static const char *add_balloon(struct vm *vm)
 	return NULL;
 }
 
+static const char *add_console(struct vm *vm)
+{
+	static const struct console_port port = {
+		.input = virtio_console_input, .drained = virtio_console_drained, .resize = virtio_console_resize};
+	const struct virtio_console_options opt = {.put = console_put_some, .room = console_has_room, .opaque = &vm->console,
+						   .cols = vm->config->cols, .rows = vm->config->rows};
+	struct virtio_dev *dev = NULL;
+	const char *text;
+	int err;
+
+	if (!vm->config->hvc)
+		return NULL;
+	err = virtio_console_create(&vm->io, &opt, &dev);
+	text = add(vm, "console", err, dev);
+	if (text)
+		return text;
+	vm->console.port = &port;
+	vm->console.dev = dev;
+	return NULL;
+}
+
 const char *vm_devices_create(struct vm *vm)
 {
 	struct virtio_dev *rng = NULL;
@@ -126,5 +148,7 @@ const char *vm_devices_create(struct vm *vm)
 		return err;
 	ret = virtio_rng_create(&vm->io, &rng);
 	err = add(vm, "rng", ret, rng);
-	return err ? err : add_balloon(vm);
+	if (!err)
+		err = add_balloon(vm);
+	return err ? err : add_console(vm);
 }

@@ -68,7 +68,7 @@ static void pio_write(void *opaque, uint16_t port, unsigned size, uint64_t val)
 
 	(void)io_write_by(&c->vm->io, c->index, IO_PIO, port, size, val);
 	end(c, since);
-	if (unlikely(c->vm->console.full))
+	if (unlikely(c->vm->talkers & (1u << c->index)))
 		console_throttle(c->vm, c->vm->vcpu[c->index]);
 }
 
@@ -79,6 +79,8 @@ static void mmio_write(void *opaque, gpa_t gpa, unsigned size, uint64_t val)
 
 	(void)io_write_by(&c->vm->io, c->index, IO_MMIO, gpa, size, val);
 	end(c, since);
+	if (unlikely(c->vm->talkers & (1u << c->index)))
+		console_throttle(c->vm, c->vm->vcpu[c->index]);
 }
 
 static bool irq_pending(void *opaque, unsigned cpu)

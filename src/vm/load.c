@@ -114,11 +114,14 @@ static int read_block(void *opaque, void *buf, size_t len, uint64_t off)
 static const char *find_on_disks(struct vm *vm, struct disk_boot *found)
 {
 	const char *first = NULL, *err;
+	char append[sizeof(vm->config->append) + 16];
 
+	/* The last console= is where /dev/console leads; what the user appends comes after it. */
+	snprintf(append, sizeof(append), "%s%s", vm->config->hvc ? "console=hvc0 " : "", vm->config->append);
 	for (unsigned i = 0; i < vm->ndisks; i++) {
 		struct disk d = {.read = read_block, .opaque = vm->disk[i], .size = block_size(vm->disk[i])};
 
-		err = disk_boot_find(&d, vm->config->append, found);
+		err = disk_boot_find(&d, append, found);
 		if (!err) {
 			log_info("disk %u, partition %u: kernel %s, initrd %s", i, found->partition, found->kernel_path,
 				 found->initrd ? found->initrd_path : "none");

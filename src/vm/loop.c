@@ -36,8 +36,10 @@ static void on_channel(void *opaque, short revents)
 {
 	struct vm *vm = opaque;
 
+	struct proto_resize m;
+
 	(void)revents;
-	switch (proto_recv_command(vm->channel)) {
+	switch (proto_recv_command(vm->channel, &m)) {
 	case PROTO_PAUSE:
 		life_pause(vm, true);
 		break;
@@ -47,6 +49,9 @@ static void on_channel(void *opaque, short revents)
 		break;
 	case PROTO_STOP:
 		life_stop(vm, STATUS_STOPPED, "signal");
+		break;
+	case PROTO_RESIZE:
+		console_resize(&vm->console, m.cols, m.rows);
 		break;
 	default:
 		/* End of file: doppel has died; or nonsense, which it never sends. Nobody is left to wait for the guest. */
@@ -100,7 +105,9 @@ int vm_loop_init(struct vm *vm)
 		ret = evloop_add(&vm->loop, &vm->ev_timer);
 	if (ret == 0)
 		ret = evloop_add(&vm->loop, &vm->ev_channel);
-	return ret ? ret : console_watch(vm);
+	if (ret == 0)
+		ret = console_watch(&vm->console);
+	return ret ? ret : console_watch(&vm->serial_file);
 }
 
 int vm_loop(struct vm *vm)
@@ -110,6 +117,7 @@ int vm_loop(struct vm *vm)
 
 	while (vm->vcpus_ended < vm->ncpus) {
 		console_wants(&vm->console);
+		console_wants(&vm->serial_file);
 		wait = ctl_pump(vm);
 		if (wait < 0 || (feed >= 0 && feed < wait))
 			wait = feed;
@@ -122,7 +130,7 @@ int vm_loop(struct vm *vm)
 			gdb_poll(vm->gdb);
 		if (vm->terminated)
 			life_stop(vm, STATUS_STOPPED, "signal");
-		feed = console_feed(vm);
+		feed = console_feed(&vm->console);
 	}
 	for (unsigned i = 0; i < vm->ncpus; i++)
 		pthread_join(vm->cpu[i].thread, NULL);

@@ -17,6 +17,7 @@
 #include <unistd.h>
 
 #include "base/log.h"
+#include "dev/platform/serial.h"
 #include "gdb/gdb.h"
 #include "vm/vm.h"
 
@@ -86,21 +87,17 @@ static int take_files(struct vm *vm, const int *fds)
 	return serial;
 }
 
-static void open_console(struct vm *vm, int file)
+/* The user's console, and what becomes of the serial port if that is not it. `file`: the serial port's, or -1. */
+static void open_consoles(struct vm *vm, int file)
 {
-	switch (vm->config->serial) {
-	case PROTO_SERIAL_STDIO:
-		console_init(&vm->console, STDIN_FILENO, STDOUT_FILENO);
-		vm->console.tty = vm->config->flags & PROTO_F_TTY;
-		vm->console.saved = vm->config->termios;
-		break;
-	case PROTO_SERIAL_FILE:
-		console_init(&vm->console, -1, file);
-		break;
-	default:
-		console_init(&vm->console, -1, -1);
-		break;
-	}
+	const struct proto_config *c = vm->config;
+	bool stdio = c->hvc == PROTO_HVC_STDIO || c->serial == PROTO_SERIAL_STDIO;
+	int out = stdio ? STDOUT_FILENO : c->hvc ? -1 : file;
+
+	console_init(&vm->console, vm, stdio ? STDIN_FILENO : -1, out);
+	vm->console.tty = stdio && (c->flags & PROTO_F_TTY);
+	vm->console.saved = c->termios;
+	console_init(&vm->serial_file, vm, -1, c->hvc ? file : -1);
 }
 
 static const char *make_memory(struct vm *vm)
@@ -156,19 +153,22 @@ static const char *make_vcpus(struct vm *vm)
 
 static const char *make_board(struct vm *vm)
 {
+	static const struct console_port serial_port = {.input = serial_input};
+	struct console *on_serial = vm->config->hvc ? &vm->serial_file : &vm->console;
 	struct board_config bc = {
 		.ncpus = vm->config->cpus,
 		.ram_below_4g = vm->target.low_ram,
 		.ram_above_4g = vm->target.high_ram,
 		.serial = &console_chr_ops,
-		.serial_opaque = vm,
+		.serial_opaque = on_serial,
 		.cpus = &vm_lapic_cpu_ops,
 		.debug_exit = vm->config->flags & PROTO_F_DEBUG_EXIT,
 	};
 
 	if (board_create(&vm->io, &bc, &vm->board) < 0)
 		return "the board cannot be built; free some host memory";
-	vm->serial = board_find(&vm->board, "serial0");
+	on_serial->port = &serial_port;
+	on_serial->dev = board_find(&vm->board, "serial0");
 	return vm_devices_create(vm);
 }
 
@@ -183,7 +183,7 @@ const char *machine_create(struct vm *vm, struct proto_config *config, const int
 	vm->timer_fd = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
 	vm->armed = UINT64_MAX;
 	life_init(&vm->life);
-	open_console(vm, take_files(vm, fds));
+	open_consoles(vm, take_files(vm, fds));
 	if (vm->notify_fd < 0 || vm->timer_fd < 0)
 		return "no event descriptor; raise the limit on open files";
 	evloop_init(&vm->loop);

@@ -190,6 +190,7 @@ static int run(struct vm *vm)
 	(void)!write(vm->channel, &running, sizeof(running)); /* if doppel is gone, the loop sees it */
 	ret = vm_loop(vm);
 	console_close(&vm->console);
+	console_close(&vm->serial_file);
 	vm_disks_close(vm);
 	vm_stats_write(vm);
 	vm_profile_write(vm);

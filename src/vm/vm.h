@@ -85,7 +85,6 @@ struct vm {
 	struct mem *mem;
 	struct io io;
 	struct board board;
-	void *serial;                     /* the console's port */
 	unsigned ncpus;
 	struct vcpu *vcpu[VCPU_MAX];
 	struct vm_cpu cpu[VCPU_MAX];      /* cpu[i] is the machine's side of vcpu[i] */
@@ -108,7 +107,9 @@ struct vm {
 	struct stats_source balloon_stats;
 
 	struct vm_clock clock;
-	struct console console;
+	struct console console;           /* the user's: on the serial port or the virtio console */
+	struct console serial_file;       /* where the serial port goes if the console is not on it: a file, or nowhere */
+	_Atomic uint32_t talkers;         /* bit per vCPU that has put out more than the console takes now; set under io.lock */
 	struct life life;
 	struct gdb *gdb;                  /* NULL: no debugger may come */
 	int gdb_fd;                       /* its listening socket, or -1 */

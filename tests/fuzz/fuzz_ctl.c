@@ -29,7 +29,7 @@ static unsigned parse(const uint8_t *packet, size_t size)
 
 	if (ctl_parse_request(packet, size, &r) == 0) {
 		taken++;
-		if (r.type < CTL_INFO || r.type == CTL_OUTPUT || r.type == CTL_ENDED || r.type > CTL_MEMORY || !inside(packet, size, r.data, r.len) || r.len > CTL_INPUT_MAX)
+		if (r.type < CTL_INFO || r.type == CTL_OUTPUT || r.type == CTL_ENDED || r.type > CTL_RESIZE || !inside(packet, size, r.data, r.len) || r.len > CTL_INPUT_MAX)
 			abort();
 	}
 	if (ctl_parse_answer(packet, size, &h, &body, &len) == 0) {
@@ -64,8 +64,8 @@ static uint64_t next(uint64_t *seed)
 static size_t make(uint8_t *packet, uint64_t *seed)
 {
 	static const uint16_t type[] = {CTL_INFO, CTL_PAUSE, CTL_ATTACH, CTL_INPUT, CTL_OUTPUT, CTL_ENDED, CTL_INFO | CTL_REPLY,
-					CTL_STOP | CTL_REPLY, CTL_MEMORY, CTL_MEMORY | CTL_REPLY};
-	static const uint16_t body[] = {0, 0, 8, 100, 300, 64, 200, 0, 8, 90};
+					CTL_STOP | CTL_REPLY, CTL_MEMORY, CTL_MEMORY | CTL_REPLY, CTL_RESIZE};
+	static const uint16_t body[] = {0, 0, 8, 100, 300, 64, 200, 0, 8, 90, 4};
 	unsigned i = next(seed) % nitems(type);
 	size_t size = sizeof(struct ctl_header) + body[i];
 

@@ -6,7 +6,7 @@
  * first of these that names a kernel that is there decides:
  *   1. the default entry of grub/grub.cfg (grub2/grub.cfg)   2. the newest of loader/entries   3. the newest vmlinuz-*
  * The first two come with their command line. The third takes it from /etc/default/grub of the root file system, which is
- * the partition itself or the first with an /etc/fstab. All get console=ttyS0 if they lack it: it is the only one.
+ * the partition itself or the first with an /etc/fstab. All get console=ttyS0 if they lack it: it is always there.
  *
  * Invariant: what is returned is in memory of our own; the disk is not looked at again. See disk.h.
  */

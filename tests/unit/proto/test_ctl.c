@@ -49,6 +49,8 @@ static void test_requests(void **state)
 	}
 	assert_int_equal(request(&m, CTL_INPUT, CTL_INPUT_MAX + 1, &r), -EPROTO);
 	for (size_t len = 0; len < 20; len++)
+		assert_int_equal(request(&m, CTL_RESIZE, len, &r), len == sizeof(struct ctl_resize) ? 0 : -EPROTO);
+	for (size_t len = 0; len < 20; len++)
 		assert_int_equal(request(&m, CTL_MEMORY, len, &r), len == sizeof(struct ctl_memory) ? 0 : -EPROTO);
 }
 
@@ -120,6 +122,7 @@ static void test_answers(void **state)
 	assert_int_equal(answer(&m, CTL_MEMORY | CTL_REPLY, 0, 0), -EPROTO);
 	assert_int_equal(answer(&m, CTL_MEMORY | CTL_REPLY, 0, -EINVAL), 0);
 	assert_int_equal(answer(&m, CTL_MEMORY, 2, 0), -EPROTO);
+	assert_int_equal(answer(&m, CTL_RESIZE | CTL_REPLY, 0, 0), -EPROTO);
 	assert_int_equal(answer(&m, CTL_PAUSE | CTL_REPLY, 0, 0), 0);
 	assert_int_equal(answer(&m, CTL_PAUSE | CTL_REPLY, 0, 5), -EPROTO);
 	assert_int_equal(answer(&m, CTL_PAUSE | CTL_REPLY, 1, 0), -EPROTO);

@@ -136,18 +136,30 @@ static void test_transfer(void **state)
 static void test_command(void **state)
 {
 	struct proto_header h;
+	struct proto_resize m, size = {.cols = 132, .rows = 50};
 	int pair[2];
 
 	(void)state;
 	assert_int_equal(socketpair(AF_UNIX, SOCK_SEQPACKET, 0, pair), 0);
+	proto_header_init(&size.h, PROTO_RESIZE, sizeof(size));
+	assert_int_equal(proto_send(pair[0], &size.h, NULL, 0), 0);
+	assert_int_equal(proto_recv_command(pair[1], &m), PROTO_RESIZE);
+	assert_int_equal(m.cols, 132);
+	assert_int_equal(m.rows, 50);
+	proto_header_init(&h, PROTO_RESIZE, sizeof(h)); /* without its body */
+	assert_int_equal(proto_send(pair[0], &h, NULL, 0), 0);
+	assert_int_equal(proto_recv_command(pair[1], &m), -EPROTO);
+	size.h.type = PROTO_PAUSE; /* with one */
+	assert_int_equal(proto_send(pair[0], &size.h, NULL, 0), 0);
+	assert_int_equal(proto_recv_command(pair[1], &m), -EPROTO);
 	proto_header_init(&h, PROTO_PAUSE, sizeof(h));
 	assert_int_equal(proto_send(pair[0], &h, NULL, 0), 0);
-	assert_int_equal(proto_recv_command(pair[1]), PROTO_PAUSE);
+	assert_int_equal(proto_recv_command(pair[1], &m), PROTO_PAUSE);
 	h.type = PROTO_CONFIG;
 	assert_int_equal(proto_send(pair[0], &h, NULL, 0), 0);
-	assert_int_equal(proto_recv_command(pair[1]), -EPROTO);
+	assert_int_equal(proto_recv_command(pair[1], &m), -EPROTO);
 	close(pair[0]);
-	assert_int_equal(proto_recv_command(pair[1]), 0);
+	assert_int_equal(proto_recv_command(pair[1], &m), 0);
 	close(pair[1]);
 }
 

@@ -1,0 +1,6 @@
+file machine.conf
+| kernel = kernel.elf
+| console = virtio
+| serial = file:log
+$ doppel run -n -c machine.conf
+[0]
