@@ -154,14 +154,19 @@ void *mem_frame(struct mem *m, gfn_t gfn, bool write)
 {
 	uint64_t e = p2m_entry(m, gfn);
 
-	if (likely(p2m_entry_state(e) == P2M_OWNED))
+	if (likely(p2m_entry_state(e) == P2M_OWNED)) {
+		if (write) /* loaders and devices: about to fill it */
+			mem_pool_touch(&m->pool, e & P2M_MFN_MASK);
 		return mem_hva(m, e);
+	}
 	if (p2m_state_empty(p2m_entry_state(e))) {
 		mem_populate(m, gfn);
 		e = p2m_entry(m, gfn);
 	}
 	switch (p2m_entry_state(e)) {
 	case P2M_OWNED:
+		if (write)
+			mem_pool_touch(&m->pool, e & P2M_MFN_MASK);
 		return mem_hva(m, e);
 	case P2M_ROM:
 		return write ? NULL : mem_hva(m, e);

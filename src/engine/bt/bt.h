@@ -32,7 +32,6 @@ static inline enum insn_mode bt_insn_mode(enum bt_mode mode) { return mode == BT
 #define BT_MAX_SITES (768u << 10)
 #define BT_MAX_LINKS (384u << 10)
 #define BT_HASH_SIZE (256u << 10)
-#define BT_ALIAS_WINDOW (2u << 20)
 #define BT_BLOCK_INSNS 48
 /* Bytes of host code a block may need at most; less left in the cache = flush. */
 #define BT_BLOCK_BYTES (32u << 10)
@@ -115,7 +114,9 @@ struct bt {
 	uint32_t stub[BT_SVC_COUNT];
 	uint32_t jump_miss;    /* thunk of an indirect branch that found nothing in the jump table */
 	uint32_t crossing[33]; /* by access size: returns behind a 5-byte jump if [r13, r13+size) crosses a page */
-	uint32_t alias_kept;   /* start of the writable alias that is still mapped in */
+	struct {               /* bytes that the host has been asked for, from the beginning of each */
+		size_t code, block, site, link;
+	} ready;
 	bool fpu_ok, tsd;     /* facts translations are specialised on */
 	bool single;          /* lockstep: leave after every block; blocks end before interpreted instructions */
 	enum exit_reason exit;
@@ -133,7 +134,7 @@ static inline struct bt *bt_of(const struct vcpu *v) { return engine_slots(v)->b
 int bt_cache_create(struct bt *bt);
 void bt_cache_destroy(struct bt *bt);
 void bt_flush(struct bt *bt);
-void bt_alias_trim(struct bt *bt);
+void bt_get_ready(struct bt *bt);                       /* before a translation: memory for it, without faults of the host */
 uint32_t bt_page_get(struct bt *bt, gfn_t gfn, enum bt_mode mode, bool plain); /* finds or adds; 0 = full */
 uint32_t bt_block_find(const struct bt *bt, uint32_t page, unsigned off);
 void bt_block_add(struct bt *bt, uint32_t block);

@@ -168,14 +168,30 @@ struct emit bt_emit_at_end(struct bt *bt)
 			     .x_minus_w = (int64_t)(bt->code_x - (uintptr_t)bt->code_w)};
 }
 
-/* The writable alias of code that has settled is unmapped from the page tables: it would count twice as resident. A later patch
- * faults its page in again. */
-void bt_alias_trim(struct bt *bt)
+/* Bytes [0, used + AHEAD) are about to be written: has the host provide them, AHEAD bytes at a time. */
+#define AHEAD (256u << 10)
+static void ahead(void *base, size_t *ready, size_t used, size_t size)
 {
-	if (bt->code_used - bt->alias_kept < BT_ALIAS_WINDOW)
+	size_t n = size - *ready < AHEAD ? size - *ready : AHEAD;
+
+	if (likely(used + AHEAD / 2 <= *ready) || !n)
 		return;
-	madvise(bt->code_w, bt->code_used & ~(uint32_t)PAGE_MASK, MADV_DONTNEED);
-	bt->alias_kept = bt->code_used;
+	madvise((uint8_t *)base + *ready, n & ~(size_t)PAGE_MASK, MADV_POPULATE_WRITE);
+	*ready += n;
+}
+
+/* A fault of the host costs more than translating a block. Not for etab, most of whose pages stay unused. Where MADV_POPULATE_WRITE is not known (Linux before 5.14), pages come with
+ * their faults. */
+void bt_get_ready(struct bt *bt)
+{
+	size_t before = bt->ready.code;
+
+	ahead(bt->code_w, &bt->ready.code, bt->code_used, BT_CODE_SIZE);
+	if (bt->ready.code != before) /* the executable alias */
+		madvise((void *)(bt->code_x + before), (bt->ready.code - before) & ~(size_t)PAGE_MASK, MADV_POPULATE_READ);
+	ahead(bt->block, &bt->ready.block, bt->nblocks * sizeof(*bt->block), BT_MAX_BLOCKS * sizeof(*bt->block));
+	ahead(bt->site, &bt->ready.site, bt->nsites * sizeof(*bt->site), BT_MAX_SITES * sizeof(*bt->site));
+	ahead(bt->link, &bt->ready.link, bt->nlinks * sizeof(*bt->link), BT_MAX_LINKS * sizeof(*bt->link));
 }
 
 void bt_flush(struct bt *bt)
@@ -187,7 +203,6 @@ void bt_flush(struct bt *bt)
 		bt->page_hash[i] = 0;
 	bt->npages = bt->nblocks = bt->nsites = bt->nlinks = 1;
 	bt->code_used = bt->code_reserved;
-	bt->alias_kept = 0;
 	bt->generation++;
 	bt->stats.flushes++;
 	mmu_flush_all(&bt->v->mmu); /* the x entries */

@@ -16,7 +16,7 @@
 /* --- samples ------------------------------------------------------------------------------------------------------- */
 
 enum part { PART_BODY, PART_INDIRECT, PART_COLD, PARTS };
-enum { SPOT_BRIDGE = 3 * PARTS, SPOT_CROSSING, SPOT_STUB };
+enum { SPOT_BRIDGE = 3 * PARTS, SPOT_CROSSING, SPOT_JUMP, SPOT_STUB };
 
 const char *const bt_spots[] = {
 	[BT_K64 * PARTS + PART_BODY] = "kernel code",
@@ -30,6 +30,7 @@ const char *const bt_spots[] = {
 	[BT_U32 * PARTS + PART_COLD] = "user code, 32-bit: out of line",
 	[SPOT_BRIDGE] = "direct branches between pages",
 	[SPOT_CROSSING] = "misaligned accesses: page crossing checks",
+	[SPOT_JUMP] = "indirect branches that miss the jump table",
 	[SPOT_STUB] = "registers saved and loaded around C",
 	NULL,
 };
@@ -59,7 +60,7 @@ bool bt_spot(const struct vcpu *v, uintptr_t pc, struct engine_spot *out)
 		return false;
 	b = bt_block_at(bt, host);
 	if (!b) {
-		out->kind = host < bt->code_reserved ? SPOT_CROSSING : SPOT_BRIDGE;
+		out->kind = host >= bt->code_reserved ? SPOT_BRIDGE : host < bt->jump_miss ? SPOT_CROSSING : SPOT_JUMP;
 		return true;
 	}
 	out->kind = bt->page[bt->block[b].page].mode * PARTS + part_of(bt, b, host);

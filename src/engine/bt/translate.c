@@ -334,6 +334,7 @@ uint32_t bt_translate(struct bt *bt, uint32_t page, unsigned off)
 
 	if (!room(bt) || !code)
 		return 0;
+	bt_get_ready(bt);
 	vcpu_fpu_park(bt->v); /* Zydis */
 	t.e = bt_emit_at_end(bt);
 	t.e.end = t.e.w + BT_BLOCK_BYTES;
@@ -364,7 +365,6 @@ uint32_t bt_translate(struct bt *bt, uint32_t page, unsigned off)
 	bt->stats.translated += t.n;
 	bt->stats.blocks++;
 	bt->stats.loops += t.loop.enter != NULL;
-	bt_alias_trim(bt);
 	bt_block_add(bt, t.block);
 	return bt->nblocks++;
 }

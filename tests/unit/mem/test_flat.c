@@ -483,7 +483,7 @@ static void host_pages(void **state)
 	fx_long(f, 0);
 	fx_map(f, LOW, group + 3 * PAGE_SIZE, 1, RWU);
 	for (unsigned round = 0; round < 2; round++) {
-		first = mem_frame(f->m, group >> PAGE_SHIFT, true);
+		first = mem_frame(f->m, group >> PAGE_SHIFT, false);
 		assert_false(resident(first));
 		touch(f, LOW, true, true, true);
 		if (!resident(first + 3 * PAGE_SIZE))
