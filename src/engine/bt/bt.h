@@ -23,10 +23,14 @@ enum bt_mode { BT_K64, BT_U64, BT_U32 };
 static inline enum insn_mode bt_insn_mode(enum bt_mode mode) { return mode == BT_U32 ? INSN_MODE_32 : INSN_MODE_64; }
 
 #ifdef TORTURE_TINYCACHE
-#define BT_CODE_SIZE (36u << 10) /* one block of the largest size and 3 KiB */
+#define BT_HOT_SIZE (36u << 10) /* one block of the largest size and 3 KiB */
+#define BT_COLD_SIZE (36u << 10)
 #else
-#define BT_CODE_SIZE (32u << 20)
+#define BT_HOT_SIZE (20u << 20)
+#define BT_COLD_SIZE (12u << 20)
 #endif
+/* Code that runs and, behind it, code that is left for rarely: apart, so that the former lies close together. */
+#define BT_CODE_SIZE (BT_HOT_SIZE + BT_COLD_SIZE)
 #define BT_MAX_PAGES 8192
 #define BT_MAX_BLOCKS (128u << 10)
 #define BT_MAX_SITES (768u << 10)
@@ -48,7 +52,7 @@ struct bt_block {
 	uint32_t entry_ind;   /* offsets into the code cache: entered with H_RIP set ... */
 	uint32_t entry_chk;   /* ... from a direct backward branch (tests v->event) ... */
 	uint32_t entry_plain; /* ... from any other direct branch */
-	uint32_t cold;        /* out-of-line code begins */
+	uint32_t cold, cold_end; /* its out-of-line code, in the cold part */
 	uint32_t host_end;
 	uint32_t page;
 	uint32_t next_in_page;
@@ -98,7 +102,8 @@ struct bt {
 	struct vcpu *v;
 	uint8_t *code_w;      /* code cache: writable and executable alias */
 	uintptr_t code_x;
-	uint32_t code_used, code_reserved;  /* bytes; reserved = the stubs at the start */
+	uint32_t code_used, code_reserved;  /* ends of the hot part in use and of the stubs at its start */
+	uint32_t cold_used;    /* end of the cold part in use */
 	uint32_t *etab;       /* per page 4096 entries: code offset by page offset, 0 = miss; low 2 GiB */
 	struct bt_jump *jump;     /* BT_JUMPS entries for each context and, within that, user and supervisor mode */
 	uint32_t jump_gen[MMU_CONTEXTS][2]; /* the x_gen at which a table was last emptied */
@@ -115,7 +120,7 @@ struct bt {
 	uint32_t jump_miss;    /* thunk of an indirect branch that found nothing in the jump table */
 	uint32_t crossing[33]; /* by access size: returns behind a 5-byte jump if [r13, r13+size) crosses a page */
 	struct {               /* bytes that the host has been asked for, from the beginning of each */
-		size_t code, block, site, link;
+		size_t code, cold, block, site, link;
 	} ready;
 	bool fpu_ok, tsd;     /* facts translations are specialised on */
 	bool single;          /* lockstep: leave after every block; blocks end before interpreted instructions */

@@ -137,6 +137,7 @@ int bt_cache_create(struct bt *bt)
 	madvise(bt->etab, ETAB_BYTES(bt), MADV_NOHUGEPAGE);
 	write_thunks(bt);
 	bt->code_used = bt->code_reserved;
+	bt->cold_used = BT_HOT_SIZE;
 	bt->npages = bt->nblocks = bt->nsites = bt->nlinks = 1;
 	return 0;
 }
@@ -164,7 +165,7 @@ void bt_cache_destroy(struct bt *bt)
 struct emit bt_emit_at_end(struct bt *bt)
 {
 	return (struct emit){.w = bt->code_w + bt->code_used,
-			     .end = bt->code_w + BT_CODE_SIZE,
+			     .end = bt->code_w + BT_HOT_SIZE,
 			     .x_minus_w = (int64_t)(bt->code_x - (uintptr_t)bt->code_w)};
 }
 
@@ -180,15 +181,22 @@ static void ahead(void *base, size_t *ready, size_t used, size_t size)
 	*ready += n;
 }
 
+/* The same for one part of the code cache, its executable alias included. */
+static void code_ahead(struct bt *bt, size_t *ready, uint32_t part, uint32_t used, size_t size)
+{
+	size_t before = *ready;
+
+	ahead(bt->code_w + part, ready, used - part, size);
+	if (*ready != before)
+		madvise((void *)(bt->code_x + part + before), (*ready - before) & ~(size_t)PAGE_MASK, MADV_POPULATE_READ);
+}
+
 /* A fault of the host costs more than translating a block. Not for etab, most of whose pages stay unused. Where MADV_POPULATE_WRITE is not known (Linux before 5.14), pages come with
  * their faults. */
 void bt_get_ready(struct bt *bt)
 {
-	size_t before = bt->ready.code;
-
-	ahead(bt->code_w, &bt->ready.code, bt->code_used, BT_CODE_SIZE);
-	if (bt->ready.code != before) /* the executable alias */
-		madvise((void *)(bt->code_x + before), (bt->ready.code - before) & ~(size_t)PAGE_MASK, MADV_POPULATE_READ);
+	code_ahead(bt, &bt->ready.code, 0, bt->code_used, BT_HOT_SIZE);
+	code_ahead(bt, &bt->ready.cold, BT_HOT_SIZE, bt->cold_used, BT_COLD_SIZE);
 	ahead(bt->block, &bt->ready.block, bt->nblocks * sizeof(*bt->block), BT_MAX_BLOCKS * sizeof(*bt->block));
 	ahead(bt->site, &bt->ready.site, bt->nsites * sizeof(*bt->site), BT_MAX_SITES * sizeof(*bt->site));
 	ahead(bt->link, &bt->ready.link, bt->nlinks * sizeof(*bt->link), BT_MAX_LINKS * sizeof(*bt->link));
@@ -203,6 +211,7 @@ void bt_flush(struct bt *bt)
 		bt->page_hash[i] = 0;
 	bt->npages = bt->nblocks = bt->nsites = bt->nlinks = 1;
 	bt->code_used = bt->code_reserved;
+	bt->cold_used = BT_HOT_SIZE;
 	bt->generation++;
 	bt->stats.flushes++;
 	mmu_flush_all(&bt->v->mmu); /* the x entries */
@@ -310,17 +319,22 @@ bool bt_code_write(void *opaque, gfn_t gfn, unsigned off, unsigned len)
 
 uint32_t bt_block_at(const struct bt *bt, uint32_t host)
 {
+	bool cold = host >= BT_HOT_SIZE;
 	uint32_t lo = 1, hi = bt->nblocks;
 
 	while (hi - lo > 1) {
 		uint32_t mid = lo + (hi - lo) / 2;
 
-		if (bt->block[mid].entry_ind <= host)
+		if ((cold ? bt->block[mid].cold : bt->block[mid].entry_ind) <= host)
 			lo = mid;
 		else
 			hi = mid;
 	}
-	return lo < bt->nblocks && host >= bt->block[lo].entry_ind && host < bt->block[lo].host_end ? lo : 0;
+	if (lo >= bt->nblocks)
+		return 0;
+	if (cold)
+		return host < bt->block[lo].cold_end ? lo : 0;
+	return host >= bt->block[lo].entry_ind && host < bt->block[lo].host_end ? lo : 0;
 }
 
 uint32_t bt_site_find(const struct bt *bt, uint32_t host)

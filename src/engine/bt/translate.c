@@ -8,7 +8,8 @@
  *     ind:    page base = r13 - offset              entered by indirect branches and from C, r13 = address of the block
  *     chk:    v->event != 0 ? -> C                  entered by backward and cross-page branches
  *     plain:  body ...                              entered by forward branches
- *     cold:   crossing checks, calls of the slow path, unlinked exits
+ *
+ * and elsewhere, in the cold part of the cache, crossing checks, calls of the slow path, unlinked exits.
  *
  * A block whose first use of the arithmetic flags is a read (flags_in) tests the event word without touching them.
  */
@@ -296,7 +297,6 @@ static void emit_cold(struct tr *t, uint8_t *event_ind, uint8_t *event_chk)
 	struct emit *e = &t->e;
 	struct bt *bt = t->bt;
 
-	bt->block[t->block].cold = tr_here(t);
 	for (unsigned i = 0; i < t->ncold; i++)
 		emit_cold_access(t, &t->cold[i]);
 	if (t->dispatch) {
@@ -321,7 +321,8 @@ static void emit_cold(struct tr *t, uint8_t *event_ind, uint8_t *event_chk)
 
 static bool room(const struct bt *bt)
 {
-	return bt->nblocks < BT_MAX_BLOCKS && BT_CODE_SIZE - bt->code_used >= BT_BLOCK_BYTES + 512;
+	return bt->nblocks < BT_MAX_BLOCKS && BT_HOT_SIZE - bt->code_used >= BT_BLOCK_BYTES + 512 &&
+	       BT_CODE_SIZE - bt->cold_used >= BT_BLOCK_BYTES;
 }
 
 uint32_t bt_translate(struct bt *bt, uint32_t page, unsigned off)
@@ -347,8 +348,13 @@ uint32_t bt_translate(struct bt *bt, uint32_t page, unsigned off)
 	emit_body(&t);
 	if (t.loop.enter && !t.overflow)
 		tr_loop_emit(&t);
-	if (!t.overflow && !t.e.full)
+	b->host_end = tr_here(&t);
+	b->cold = bt->cold_used;
+	if (!t.overflow && !t.e.full) {
+		t.e.w = bt->code_w + b->cold;
+		t.e.end = t.e.w + BT_BLOCK_BYTES;
 		emit_cold(&t, event_ind, event_chk);
+	}
 	if (t.overflow || t.e.full) {
 		bt->nsites = sites;
 		bt->nlinks = links;
@@ -360,8 +366,8 @@ uint32_t bt_translate(struct bt *bt, uint32_t page, unsigned off)
 	b->pure = t.n && tr_classify(bt, t.mode, &t.insn[0]) >= TR_COMPUTE;
 	b->ninsn = (uint16_t)t.n;
 	b->nsites = bt->nsites - sites;
-	b->host_end = tr_here(&t);
 	bt->code_used = (b->host_end + 15) & ~15u;
+	bt->cold_used = b->cold_end = tr_here(&t);
 	bt->stats.translated += t.n;
 	bt->stats.blocks++;
 	bt->stats.loops += t.loop.enter != NULL;
