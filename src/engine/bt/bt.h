@@ -43,6 +43,7 @@ static inline enum insn_mode bt_insn_mode(enum bt_mode mode) { return mode == BT
 struct bt_page {
 	gfn_t gfn;
 	uint32_t first_block; /* list through bt_block.next_in_page */
+	uint32_t first_tail;  /* blocks of the page before that end in this one, through bt_block.next_tail */
 	uint32_t hash_next;
 	uint8_t mode;
 	bool plain;           /* translations without spans, entered where a span straddles two guest pages */
@@ -60,6 +61,9 @@ struct bt_block {
 	uint32_t first_site, nsites;
 	uint32_t incoming;    /* links that jump here, through bt_link.next_in */
 	uint16_t off, end;    /* guest bytes [off, end) of the page */
+	uint32_t tail;        /* page in which its only instruction, which crosses into it, ends; 0 = none */
+	uint32_t next_tail;
+	uint16_t tail_end;    /* ... where in it */
 	uint16_t peek, peek_end; /* bytes of a branch target that the translation relies on (flags dead there) */
 	uint16_t ninsn;
 	bool flags_in;        /* reads arithmetic flags before writing them */
@@ -68,7 +72,7 @@ struct bt_block {
 };
 
 enum { SITE_SLOT = 1 /* guest flags are in the flag slot */, SITE_WRITE = 2, SITE_END = 4 /* always re-dispatch afterwards */,
-       SITE_SYSRET = 8 /* SYSRET, not SYSCALL */ };
+       SITE_SYSRET = 8 /* SYSRET, not SYSCALL */, SITE_CROSSING = 16 /* an instruction that ends in a page not executed yet */ };
 struct bt_site {
 	uint32_t start;       /* host offsets: the instruction's lookup (where a filled access retries) */
 	uint32_t next;        /* ... code of the next guest instruction */
@@ -144,6 +148,7 @@ uint32_t bt_page_get(struct bt *bt, gfn_t gfn, enum bt_mode mode, bool plain); /
 uint32_t bt_block_find(const struct bt *bt, uint32_t page, unsigned off);
 void bt_block_add(struct bt *bt, uint32_t block);
 void bt_block_publish(struct bt *bt, uint32_t block);                       /* enters it in the dispatch table */
+void bt_block_drop(struct bt *bt, uint32_t block);
 bool bt_code_write(void *opaque, gfn_t gfn, unsigned off, unsigned len);    /* mem_code_ops.write */
 uint32_t bt_block_at(const struct bt *bt, uint32_t host);                   /* by host code offset; 0 = none */
 uint32_t bt_site_find(const struct bt *bt, uint32_t host);                  /* likewise */
@@ -156,8 +161,9 @@ void bt_jump_forget(struct bt *bt, uint32_t block);    /* no indirect branch ent
 uint64_t bt_jump_table(struct bt *bt, bool super);     /* of the current context, emptied if need be: value of H_JUMP */
 void bt_jump_thunk(struct bt *bt, struct emit *e);     /* writes the code behind a miss; once, after the tables are mapped */
 
-/* translate.c: translates one block of `page`, whose frame has been marked (mem_code_mark), at `off`; returns its index or 0 if the cache is full. */
-uint32_t bt_translate(struct bt *bt, uint32_t page, unsigned off);
+/* translate.c: translates one block of `page` at `off`; returns its index or 0 if the cache is full. tail: the page that is executed behind it
+ * where v->rip is, or 0 if that is not known. The frames of both have been marked (mem_code_mark). */
+uint32_t bt_translate(struct bt *bt, uint32_t page, unsigned off, uint32_t tail);
 
 /* link.c: patches link l to jump to block b. */
 void bt_link_patch(struct bt *bt, uint32_t l, uint32_t b, bool cross_page);
@@ -191,6 +197,8 @@ void bt_stub_syscall(void);
 void bt_stub_stray(void);
 void bt_stubs_end(void);   /* no function: where those end */
 
+/* link.c: compares the x entry of the page `page_delta` bytes from the one being executed; loses r13, r14 and the host's flags. */
+void bt_emit_compare_page(struct emit *e, uint32_t expect, int32_t page_delta);
 /* link.c: moves the guest's arithmetic flags between the host register and the flag slot. */
 void bt_emit_flags_save(struct emit *e, unsigned scratch);    /* scratch: a host register to lose */
 void bt_emit_flags_restore(struct emit *e, unsigned scratch); /* ... NOREG: none is free */

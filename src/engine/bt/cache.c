@@ -259,6 +259,10 @@ void bt_block_add(struct bt *bt, uint32_t b)
 	*head = b;
 	blk->next_in_page = bt->page[blk->page].first_block;
 	bt->page[blk->page].first_block = b;
+	if (blk->tail) {
+		blk->next_tail = bt->page[blk->tail].first_tail;
+		bt->page[blk->tail].first_tail = b;
+	}
 }
 
 void bt_block_publish(struct bt *bt, uint32_t b)
@@ -288,6 +292,49 @@ static void block_kill(struct bt *bt, uint32_t b)
 	bt->stats.smc++;
 }
 
+/* Takes a block out of a list that begins at *at. */
+static void unlist(struct bt *bt, uint32_t *at, uint32_t b, bool tail)
+{
+	while (*at && *at != b)
+		at = tail ? &bt->block[*at].next_tail : &bt->block[*at].next_in_page;
+	if (*at)
+		*at = tail ? bt->block[b].next_tail : bt->block[b].next_in_page;
+}
+
+void bt_block_drop(struct bt *bt, uint32_t b)
+{
+	struct bt_block *blk = &bt->block[b];
+
+	unlist(bt, &bt->page[blk->page].first_block, b, false);
+	if (blk->tail)
+		unlist(bt, &bt->page[blk->tail].first_tail, b, true);
+	block_kill(bt, b);
+}
+
+/* Whether bytes [off, off+len) of the page are part of what the block was made from. */
+static bool made_from(const struct bt_block *blk, bool tail, unsigned off, unsigned len)
+{
+	if (tail)
+		return off < blk->tail_end;
+	return (blk->off < off + len && off < blk->end) || (blk->peek < off + len && off < blk->peek_end);
+}
+
+/* Drops what was made from the bytes, in one of the two lists of a page. Returns whether nothing is left. */
+static bool drop_listed(struct bt *bt, uint32_t p, bool tail, unsigned off, unsigned len)
+{
+	uint32_t b = tail ? bt->page[p].first_tail : bt->page[p].first_block, next;
+	bool empty = true;
+
+	for (; b; b = next) {
+		next = tail ? bt->block[b].next_tail : bt->block[b].next_in_page;
+		if (made_from(&bt->block[b], tail, off, len))
+			bt_block_drop(bt, b);
+		else
+			empty = false;
+	}
+	return empty;
+}
+
 /* Guest bytes [off, off+len) of the frame are about to change: drops the blocks made from them, in every mode. */
 bool bt_code_write(void *opaque, gfn_t gfn, unsigned off, unsigned len)
 {
@@ -295,24 +342,10 @@ bool bt_code_write(void *opaque, gfn_t gfn, unsigned off, unsigned len)
 	bool empty = true;
 
 	for (uint32_t p = bt->page_hash[page_bucket(gfn)]; p; p = bt->page[p].hash_next) {
-		uint32_t *at = &bt->page[p].first_block;
-
 		if (bt->page[p].gfn != gfn)
 			continue;
-		while (*at) {
-			struct bt_block *blk = &bt->block[*at];
-
-			if ((blk->off < off + len && off < blk->end) ||
-			    (blk->peek < off + len && off < blk->peek_end)) {
-				uint32_t b = *at;
-
-				*at = blk->next_in_page;
-				block_kill(bt, b);
-			} else {
-				empty = false;
-				at = &blk->next_in_page;
-			}
-		}
+		empty &= drop_listed(bt, p, false, off, len);
+		empty &= drop_listed(bt, p, true, off, len);
 	}
 	return empty;
 }

@@ -53,16 +53,21 @@ static void bridge_miss(struct bt *bt, struct emit *e, int32_t target, bool slot
 	emit_jmp(e, bt->code_x + bt->stub[BT_SVC_MISS]);
 }
 
-/* Flags in the slot: the compare may use the host's. */
-static void bridge_check_slot(struct bt *bt, struct emit *e, const struct bt_link *l, uint32_t expect, int32_t page_delta)
+void bt_emit_compare_page(struct emit *e, uint32_t expect, int32_t page_delta)
 {
-	uint8_t *miss;
-
 	bridge_target(e, page_delta);
 	emit_pext(e, R14, R13, EMEM(RSP, H_XMASK));
 	emit_load(e, R13, EMEM(RSP, H_XB));
 	emit_op_mem(e, false, 0x81, 7, EMEMX(R13, R14, 4, 0)); /* cmp dword [r13+r14*4], expect */
 	emit_u32(e, expect);
+}
+
+/* Flags in the slot: the compare may use the host's. */
+static void bridge_check_slot(struct bt *bt, struct emit *e, const struct bt_link *l, uint32_t expect, int32_t page_delta)
+{
+	uint8_t *miss;
+
+	bt_emit_compare_page(e, expect, page_delta);
 	miss = emit_jcc(e, CC_E, emit_here(e));
 	bridge_miss(bt, e, l->target, true);
 	emit_patch(e, miss, emit_here(e));

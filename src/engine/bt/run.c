@@ -145,11 +145,22 @@ static uint32_t lookup_page(struct bt *bt)
 	return page;
 }
 
+/* The page executed behind the one that v->rip is in, if it has been executed in this mode; else 0. */
+static uint32_t page_behind(const struct bt *bt)
+{
+	const struct vcpu *v = bt->v;
+	uint64_t next = (v->rip | PAGE_MASK) + 1;
+	const uint32_t *x = v->cpl == 3 ? v->mmu.cur->x_user : v->mmu.cur->x_super;
+	uint32_t page = x86_canonical(next) ? x[mmu_vpn(next)] / bt_etab_off(1) : 0;
+
+	return page && bt->page[page].mode == mode_of(v) ? page : 0;
+}
+
 /* The block at v->rip of `page`; 0 if the cache is full. */
-static uint32_t translate(struct bt *bt, uint32_t page, unsigned off)
+static uint32_t translate(struct bt *bt, uint32_t page, unsigned off, uint32_t tail)
 {
 	unsigned was = prof_begin(bt->v->prof, PROF_TRANSLATE);
-	uint32_t b = bt_translate(bt, page, off);
+	uint32_t b = bt_translate(bt, page, off, tail);
 
 	if (unlikely(bt->perf_map) && b)
 		bt_perf_map_add(bt, b);
@@ -161,7 +172,7 @@ static uint32_t translate(struct bt *bt, uint32_t page, unsigned off)
 static uint32_t lookup(struct bt *bt, bool plain)
 {
 	unsigned off = bt->v->rip & PAGE_MASK;
-	uint32_t b = 0, generation;
+	uint32_t b = 0, generation, tail;
 
 	/* A second round after the cache was full and has been dropped. */
 	for (unsigned round = 0; round < 2 && !b; round++) {
@@ -177,12 +188,14 @@ static uint32_t lookup(struct bt *bt, bool plain)
 		/* Marked before it is read, so that no write slips in between unseen. That may have to wait for other vCPUs, whose
 		 * requests, served meanwhile, may drop blocks, or all of them. */
 		generation = bt->generation;
-		if (page && !mem_code_mark(&bt->v->mmu, bt->page[page].gfn))
+		tail = page && PAGE_SIZE - off < INSN_MAX_LEN ? page_behind(bt) : 0;
+		if ((page && !mem_code_mark(&bt->v->mmu, bt->page[page].gfn)) ||
+		    (tail && !mem_code_mark(&bt->v->mmu, bt->page[tail].gfn)))
 			return 0;
 		if (generation != bt->generation)
 			continue;
 		if (page)
-			b = translate(bt, page, off);
+			b = translate(bt, page, off, tail && tail == page_behind(bt) ? tail : 0);
 		if (!b)
 			bt_flush(bt);
 	}
@@ -236,6 +249,16 @@ static uint64_t interpret(struct bt *bt, const struct bt_site *site)
 	    mode != mode_of(v) || !translatable(v) || v->mmu.gen != bt->gen)
 		return dispatch(bt);
 	return resume(bt, s.next);
+}
+
+/* The instruction reaches into a page that had not been executed when it was translated. Once that has been, it is translated. */
+static uint64_t crossing(struct bt *bt, const struct bt_site *site)
+{
+	if (!page_behind(bt))
+		return interpret(bt, site);
+	if (!bt->block[site->block].dead)
+		bt_block_drop(bt, site->block);
+	return dispatch(bt);
 }
 
 /* SYSCALL and SYSRET without the interpreter's decoding. */
@@ -323,7 +346,7 @@ static uint64_t service(struct vcpu *v, unsigned reason)
 	case BT_SVC_INTERP:
 		bt->stats.interp++;
 		sync_in(v, page_base + bt->site[arg].off, bt->site[arg].flags & SITE_SLOT);
-		return interpret(bt, &bt->site[arg]);
+		return bt->site[arg].flags & SITE_CROSSING ? crossing(bt, &bt->site[arg]) : interpret(bt, &bt->site[arg]);
 	case BT_SVC_LINK:
 		sync_in(v, page_base + (uint64_t)(int64_t)bt->link[arg].target, bt->link[arg].slot);
 		return link_branch(bt, arg);

@@ -74,6 +74,10 @@ struct tr {
 	unsigned n, i;                       /* instructions decoded; the one being emitted */
 	bool open;                           /* the block falls through to insn_off[n] */
 	bool crossing;                       /* the instruction there crosses the page or cannot be decoded */
+	bool tail_known;                     /* the page behind this one has been executed */
+	uint32_t tail;                       /* page behind this one, if the only instruction reaches into it */
+	uint8_t *guard;                      /* the branch taken if another page is behind this one now */
+	uint32_t guard_site;
 	bool slot;
 	bool rsp_aligned;                    /* guest RSP is known to be a multiple of a stack slot here */
 	bool ended;                          /* an emitted instruction left the block unconditionally */
@@ -190,7 +194,6 @@ void tr_exit_dispatch(struct tr *t, int32_t adjust); /* target address in r13; R
 void tr_jcc(struct tr *t, enum cond cc, int32_t target);
 /* Adds the link of a jump that leaves before the current instruction for a translation without spans. */
 void tr_link_plain(struct tr *t, uint8_t *jump);
-void tr_exit_interp(struct tr *t);                   /* interpret the instruction at the current offset, re-dispatch */
 void tr_flags_to_slot(struct tr *t);                 /* loses r14 */
 void tr_flags_to_host(struct tr *t, unsigned scratch); /* loses scratch; NOREG: none is free */
 

@@ -95,9 +95,9 @@ void tr_exit_dispatch(struct tr *t, int32_t adjust)
 	emit_op_mem(e, false, 0xff, 4, EMEMX(NOREG, R14, 8, 8));     /* jmp [r14*8+8] */
 }
 
-void tr_exit_interp(struct tr *t)
+static void exit_interp(struct tr *t)
 {
-	uint32_t s = tr_site(t, SITE_END, 0);
+	uint32_t s = tr_site(t, SITE_END | (t->tail_known ? 0 : SITE_CROSSING), 0);
 
 	emit_stub_call(t, s, BT_SVC_INTERP);
 	t->ended = true;
@@ -132,15 +132,43 @@ static int decode_at(struct tr *t, const uint8_t *page, unsigned off, struct ins
 	return insn_decode(in, bt_insn_mode(t->mode), page + off, avail);
 }
 
-static void decode_block(struct tr *t, const uint8_t *page, unsigned off)
+/* An instruction that reaches into the page behind, as a block of its own. */
+static bool decode_crossing(struct tr *t, const uint8_t *page, unsigned off, uint32_t tail)
+{
+	const uint8_t *behind = tail ? mem_frame(t->bt->v->mem, t->bt->page[tail].gfn, false) : NULL;
+	struct insn *in = &t->insn[0];
+	uint8_t bytes[2 * INSN_MAX_LEN];
+	unsigned here = (unsigned)(PAGE_SIZE - off);
+
+	if (!behind || here >= INSN_MAX_LEN || t->bt->single)
+		return false;
+	mem_code_read(t->bt->v->mem, t->bt->page[tail].gfn, 0, INSN_MAX_LEN);
+	__builtin_memcpy(bytes, page + off, here);
+	__builtin_memcpy(bytes + here, behind, INSN_MAX_LEN);
+	if (insn_decode(in, bt_insn_mode(t->mode), bytes, INSN_MAX_LEN) || in->len <= here ||
+	    tr_classify(t->bt, t->mode, in) < TR_COMPUTE)
+		return false;
+	t->n = 1;
+	t->insn_off[1] = (uint16_t)(off + in->len);
+	t->open = !ends_block(t->bt, t->mode, in);
+	t->tail = tail;
+	return true;
+}
+
+static void decode_block(struct tr *t, const uint8_t *page, unsigned off, uint32_t tail)
 {
 	t->open = true;
+	t->tail_known = tail != 0;
 	while (t->n < BT_BLOCK_INSNS && off < PAGE_SIZE) {
 		struct insn *in = &t->insn[t->n];
 
 		t->insn_off[t->n] = (uint16_t)off;
 		if (decode_at(t, page, off, in)) {
-			t->crossing = true;
+			/* Behind other instructions it is left to a block of its own. */
+			if (!t->n && !t->bt->single)
+				t->crossing = !decode_crossing(t, page, off, tail);
+			else
+				t->crossing = t->bt->single;
 			return;
 		}
 		/* Lockstep compares pure blocks: interpreted instructions get one of their own. */
@@ -260,8 +288,24 @@ void tr_emit_insns(struct tr *t, unsigned n)
 	}
 }
 
+/* The instruction is what it was if the page that is executed behind is the one it was decoded from. */
+static void emit_guard(struct tr *t)
+{
+	struct emit *e = &t->e;
+
+	t->insn_start = tr_here(t);
+	t->npending = 0;
+	if (t->live_before[0] & FL_ARITH)
+		tr_flags_to_slot(t);
+	t->guard_site = tr_site(t, SITE_END, 0);
+	bt_emit_compare_page(e, bt_etab_off(t->tail), PAGE_SIZE);
+	t->guard = emit_jcc(e, CC_NE, emit_here(e));
+}
+
 static void emit_body(struct tr *t)
 {
+	if (t->tail)
+		emit_guard(t);
 	tr_values_init(&t->values);
 	tr_held_forget(t);
 	tr_emit_insns(t, t->n);
@@ -270,7 +314,7 @@ static void emit_body(struct tr *t)
 	t->insn_start = tr_here(t);
 	t->npending = 0;
 	if (t->crossing && !(t->bt->single && t->n))
-		tr_exit_interp(t);
+		exit_interp(t);
 	else
 		tr_exit_direct(t, t->insn_off[t->n]);
 	for (unsigned k = 0; k < t->npending; k++)
@@ -299,6 +343,10 @@ static void emit_cold(struct tr *t, uint8_t *event_ind, uint8_t *event_chk)
 
 	for (unsigned i = 0; i < t->ncold; i++)
 		emit_cold_access(t, &t->cold[i]);
+	if (t->guard) {
+		emit_patch(e, t->guard, emit_here(e));
+		emit_stub_call(t, t->guard_site, BT_SVC_INTERP);
+	}
 	if (t->dispatch) {
 		emit_patch(e, t->dispatch, emit_here(e));
 		emit_store_imm32(e, EMEM(RSP, H_SITE), t->dispatch_site);
@@ -325,7 +373,7 @@ static bool room(const struct bt *bt)
 	       BT_CODE_SIZE - bt->cold_used >= BT_BLOCK_BYTES;
 }
 
-uint32_t bt_translate(struct bt *bt, uint32_t page, unsigned off)
+uint32_t bt_translate(struct bt *bt, uint32_t page, unsigned off, uint32_t tail)
 {
 	struct tr t = {.bt = bt, .mode = bt->page[page].mode, .plain = bt->page[page].plain, .gfn = bt->page[page].gfn};
 	struct bt_block *b = &bt->block[bt->nblocks];
@@ -341,7 +389,7 @@ uint32_t bt_translate(struct bt *bt, uint32_t page, unsigned off)
 	t.e.end = t.e.w + BT_BLOCK_BYTES;
 	t.block = bt->nblocks;
 	*b = (struct bt_block){.page = page, .off = (uint16_t)off, .first_site = sites};
-	decode_block(&t, code, off);
+	decode_block(&t, code, off, tail);
 	flag_liveness(&t, code);
 	tr_loop_plan(&t);
 	emit_entries(&t, &event_ind, &event_chk);
@@ -360,9 +408,11 @@ uint32_t bt_translate(struct bt *bt, uint32_t page, unsigned off)
 		bt->nlinks = links;
 		return 0;
 	}
-	b->end = t.crossing ? PAGE_SIZE : t.insn_off[t.n];
+	b->end = t.crossing || t.tail ? PAGE_SIZE : t.insn_off[t.n];
 	if (b->end <= b->off)
 		b->end = PAGE_SIZE;
+	b->tail = t.tail;
+	b->tail_end = t.tail ? (uint16_t)(t.insn_off[1] - PAGE_SIZE) : 0;
 	b->pure = t.n && tr_classify(bt, t.mode, &t.insn[0]) >= TR_COMPUTE;
 	b->ninsn = (uint16_t)t.n;
 	b->nsites = bt->nsites - sites;
