@@ -148,6 +148,8 @@ enum tr_class tr_classify(const struct bt *bt, enum bt_mode mode, const struct i
 		return TR_COMPUTE;
 	if (is_stack(mode, in) || is_flow(mode, in) || in->mnemonic == M(LEA) || is_inline_system(bt, mode, in))
 		return TR_FLOW;
+	if (mode != BT_U32 && !bt->single && tr_string_handled(in))
+		return TR_FLOW;
 	if (in->category == ZYDIS_CATEGORY_STRINGOP || in->mnemonic == M(MOV) || in->mnemonic == M(CPUID) ||
 	    in->mnemonic == M(POP) || in->mnemonic == M(PUSH)) {
 		for (unsigned i = 0; i < in->nops; i++)

@@ -419,6 +419,8 @@ static bool emit_flow(struct tr *t)
 {
 	const struct insn *in = tr_insn(t);
 
+	if (in->category == ZYDIS_CATEGORY_STRINGOP)
+		return tr_string(t);
 	switch (in->mnemonic) {
 	case M(PUSH): return op_push(t);
 	case M(POP): return op_pop(t);

@@ -176,6 +176,10 @@ void tr_reencode(struct tr *t, const struct insn *in, const struct tr_subst *s);
 /* Emits an instruction that only computes: registers, at most one memory operand. False if the form is not handled. */
 bool tr_compute(struct tr *t);
 
+/* string.c: MOVS and STOS. */
+bool tr_string_handled(const struct insn *in);
+bool tr_string(struct tr *t);
+
 /* ops.c: the current instruction, in the interpreter if its form is refused. */
 void tr_emit_insn(struct tr *t);
 

@@ -1,0 +1,130 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * MOVS and STOS, repeated or not: executed in place where all they touch lies in one page each, which is present, and DF is clear. The interpreter does
+ * the rest, and fills the tables on its way.
+ *
+ *     DF clear? rcx at most a page? not zero?
+ *     first and last byte in one page; its write entry -> r14        MOVS: the same for rsi, read entry -> r13
+ *     cmp byte [rdi+r14], 0                                          a non-canonical address faults here, before anything has changed
+ *     add rdi, r14 ; rep stos ; sub rdi, r14
+ *
+ * Invariant: from the first change of RDI or RSI on nothing can fault. A page is the most that runs without a look at the event word.
+ */
+#include <Zydis/Zydis.h>
+
+#include "engine/bt/tr.h"
+
+static unsigned element(const struct insn *in)
+{
+	switch (in->mnemonic) {
+	case ZYDIS_MNEMONIC_MOVSB: case ZYDIS_MNEMONIC_STOSB: return 1;
+	case ZYDIS_MNEMONIC_MOVSW: case ZYDIS_MNEMONIC_STOSW: return 2;
+	case ZYDIS_MNEMONIC_MOVSD: case ZYDIS_MNEMONIC_STOSD: return 4;
+	default: return 8;
+	}
+}
+
+static bool moves(const struct insn *in)
+{
+	return (in->opcode & 0xfe) == 0xa4;
+}
+
+bool tr_string_handled(const struct insn *in)
+{
+	return in->category == ZYDIS_CATEGORY_STRINGOP && !in->repne && in->addrsize == 8 && in->map == ZYDIS_OPCODE_MAP_DEFAULT &&
+	       (moves(in) || (in->opcode & 0xfe) == 0xaa) && in->mem.seg != FS && in->mem.seg != GS;
+}
+
+/* Where the instruction is left to the interpreter. */
+struct leave {
+	uint8_t *jump[8];
+	unsigned n;
+};
+
+static void leave_if(struct tr *t, struct leave *l, enum cond cc)
+{
+	l->jump[l->n++] = emit_jcc(&t->e, cc, emit_here(&t->e));
+}
+
+/* entry = table entry of the page that the bytes from `pointer` on lie in. */
+static void one_page(struct tr *t, struct leave *l, unsigned pointer, unsigned entry, unsigned size)
+{
+	struct emit *e = &t->e;
+
+	/* The last byte. */
+	emit_lea(e, entry, tr_insn(t)->rep ? EMEMX((uint8_t)pointer, RCX, (uint8_t)size, -1) : EMEM((uint8_t)pointer, (int)size - 1));
+	emit_op_reg(e, false, 0x31, pointer, entry);   /* xor */
+	emit_byte(e, 0x41);                            /* test entry, 1000h */
+	emit_byte(e, 0xf7);
+	emit_modrm_reg(e, 0, entry);
+	emit_u32(e, PAGE_SIZE);
+	leave_if(t, l, CC_NE);
+	emit_pext(e, entry, pointer, EMEM(RSP, H_MASK));
+	emit_op_mem(e, true, 0x03, entry, EMEM(RSP, pointer == RDI ? H_WTAB : H_RTAB)); /* add */
+	emit_load(e, entry, EMEMX(NOREG, (uint8_t)entry, 8, 0));
+	emit_op_reg(e, true, 0x85, entry, entry);      /* test */
+	leave_if(t, l, CC_E);
+	emit_op_mem(e, false, 0x80, 7, EMEMX((uint8_t)pointer, (uint8_t)entry, 1, 0)); /* cmp byte, 0 */
+	emit_byte(e, 0);
+}
+
+static void execute(struct emit *e, const struct insn *in, unsigned size)
+{
+	bool source = moves(in);
+
+	emit_op_reg(e, true, 0x01, R14, RDI); /* add */
+	if (source)
+		emit_op_reg(e, true, 0x01, R13, RSI);
+	if (size == 2)
+		emit_byte(e, 0x66);
+	if (in->rep)
+		emit_byte(e, 0xf3);
+	if (size == 8)
+		emit_byte(e, 0x48);
+	emit_byte(e, in->opcode);
+	emit_op_reg(e, true, 0x29, R14, RDI); /* sub */
+	if (source)
+		emit_op_reg(e, true, 0x29, R13, RSI);
+}
+
+bool tr_string(struct tr *t)
+{
+	const struct insn *in = tr_insn(t);
+	unsigned size = element(in);
+	struct emit *e = &t->e;
+	struct leave l = {.n = 0};
+	uint8_t *none = NULL, *done;
+	uint32_t site;
+
+	if (!t->slot && (t->live_before[t->i] & FL_ARITH))
+		tr_flags_to_slot(t);
+	site = tr_site(t, 0, 0);
+	emit_byte(e, 0x9c); /* pushfq; pop r14: on the host stack */
+	emit_byte(e, 0x41);
+	emit_byte(e, 0x5e);
+	emit_byte(e, 0x41); /* test r14d, DF */
+	emit_byte(e, 0xf7);
+	emit_modrm_reg(e, 0, R14);
+	emit_u32(e, FL_DF);
+	leave_if(t, &l, CC_NE);
+	if (in->rep) {
+		emit_op_reg(e, true, 0x85, RCX, RCX); /* test */
+		none = emit_jcc(e, CC_E, emit_here(e));
+		emit_op_reg(e, true, 0x81, 7, RCX);   /* cmp rcx, elements of a page */
+		emit_u32(e, PAGE_SIZE / size);
+		leave_if(t, &l, CC_A);
+	}
+	one_page(t, &l, RDI, R14, size);
+	if (moves(in))
+		one_page(t, &l, RSI, R13, size);
+	execute(e, in, size);
+	done = emit_jmp(e, emit_here(e));
+	for (unsigned i = 0; i < l.n; i++)
+		emit_patch(e, l.jump[i], emit_here(e));
+	emit_store_imm32(e, EMEM(RSP, H_SITE), site);
+	emit_jmp(e, t->bt->code_x + t->bt->stub[BT_SVC_INTERP]);
+	if (none)
+		emit_patch(e, none, emit_here(e));
+	emit_patch(e, done, emit_here(e));
+	return true;
+}
