@@ -310,7 +310,9 @@ int main(void)
 		frame[(i * 7) % PAGES] = page_alloc();
 	asm volatile("fninit");
 	set_stack(1);
-	for (unsigned n = 0; n < 1200; n++) {
+	/* Hostile builds of the translator (tests/README.md) need a second a program; the first hundred are for them as well. */
+	u64 end = rdtsc() + 40000000000ull;
+	for (unsigned n = 0; n < 1200 && (n < 100 || rdtsc() < end); n++) {
 		rng = 88172645463325252ull + n * 0x9e3779b97f4a7c15ull;
 		test_program(n);
 	}
