@@ -179,7 +179,7 @@ class Results:
             for name, cpus in rows:
                 rates = [self.rate(c, name) for c in contenders]
                 text = f"  {name + (f' ({cpus} CPUs)' if cpus > 1 else ''):20}"
-                text += "".join(f"{r / 1e3:>8.1f} kop/s" if small(name) else f"{r / 1e6:>9.0f} MB/s" for r in rates)
+                text += "".join(f"{r:>9.0f} op/s" if small(name) else f"{r / 1e6:>9.0f} MB/s" for r in rates)
                 if "qemu" in contenders and self.rate("qemu", name):
                     text += "".join(f"{r / self.rate('qemu', name):>14.2f}" for c, r in zip(contenders, rates) if c != "qemu")
                 print(text)

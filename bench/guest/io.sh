@@ -8,7 +8,7 @@
 disk_line() {
 	name=$1
 	shift
-	fio --name="$name" --filename=/dev/vdb --direct=1 --ioengine=libaio --time_based --runtime="$seconds" --size=100% \
+	fio --name="$name" --filename=/dev/vdb --direct=1 --ioengine=libaio --time_based --ramp_time=1 --runtime="$seconds" --size=100% \
 		--group_reporting --randrepeat=1 --output-format=terse --terse-version=3 "$@" >/tmp/fio.out 2>/tmp/fio.err
 	awk -F';' -v n="$name" '/^3;/ { seen = 1; if ($5 != 0) exit 1; printf "io %s %.0f %.0f\n", n, ($7 + $48) * 1024, $8 + $49 }
 		END { exit !seen }' /tmp/fio.out || { echo "io $name failed"; tail -n 3 /tmp/fio.err /tmp/fio.out; }
@@ -37,7 +37,7 @@ disk() {
 network_line() {
 	name=$1
 	shift
-	iperf3 -c 10.0.2.2 -p "$port" -t "$seconds" -f k "$@" >/tmp/iperf.out 2>&1
+	iperf3 -c 10.0.2.2 -p "$port" -O 1 -t "$seconds" -f k "$@" >/tmp/iperf.out 2>&1
 	awk -v n="$name" '/receiver/ { for (i = 1; i <= NF; i++) if ($i == "Kbits/sec") rate = $(i - 1) }
 		END { if (!rate) exit 1; printf "io %s %.0f 0\n", n, rate * 125 }' /tmp/iperf.out || {
 		echo "io $name failed"
