@@ -102,7 +102,7 @@ struct vm {
 	int dial_fd;                      /* where connections for vsock come from; -1: no vsock */
 	struct net_backend *net[PROTO_MAX_NETS];   /* the devices' once those exist */
 	unsigned nnets;
-	char net_name[PROTO_MAX_NETS][8];
+	char net_name[PROTO_MAX_NETS][16];
 	struct virtio_dev *balloon;       /* NULL: none */
 	struct stats_source balloon_stats;
 
