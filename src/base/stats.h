@@ -38,6 +38,17 @@ static inline void stats_register(struct stats_registry *r, struct stats_source 
 	*end = s;
 }
 
+/* Before the source's memory goes. */
+static inline void stats_unregister(struct stats_registry *r, const struct stats_source *s)
+{
+	struct stats_source **at = &r->first;
+
+	while (*at && *at != s)
+		at = &(*at)->next;
+	if (*at)
+		*at = s->next;
+}
+
 static inline void stats_add(uint64_t *counter, uint64_t n)
 {
 	__atomic_store_n(counter, __atomic_load_n(counter, __ATOMIC_RELAXED) + n, __ATOMIC_RELAXED);

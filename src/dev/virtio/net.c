@@ -524,6 +524,7 @@ static void net_free(struct virtio_net *n)
 
 static void net_destroy_dev(struct virtio_dev *v)
 {
+	stats_unregister(&v->io->registry, &to_net(v)->stats_source);
 	virtio_fini(v);
 	net_free(to_net(v));
 }
