@@ -38,16 +38,16 @@ def processor(engine):
         c.expect(verbs.PROMPT, verbs.BOOT[engine])
         pid = d.vm_pid()
 
-        def guest_busy():
+        def guest():
             c.send("echo busy=$(head -1 /proc/stat)=\n")
-            v = [int(n) for n in c.expect(rb"busy=cpu +([0-9 ]+)=", 30).group(1).split()]
-            return (v[0] + v[1] + v[2] + v[5] + v[6]) * 10_000_000  # user nice system irq softirq, in ticks of 10 ms
+            v = [int(n) * 10_000_000 for n in c.expect(rb"busy=cpu +([0-9 ]+)=", 30).group(1).split()]  # in ticks of 10 ms
+            return {"busy": v[0] + v[1] + v[2] + v[5] + v[6], "steal": v[7]}  # user nice system irq softirq
 
         def look():
             """Nobody's numbers are taken at the same moment as another's: those of guest and host before and after."""
-            before = {"guest": guest_busy(), "host": host_cpu(pid)}
+            before = {**guest(), "host": host_cpu(pid)}
             stats = d.stats()["time"]
-            return before, stats, {"host": host_cpu(pid), "guest": guest_busy()}
+            return before, stats, {"host": host_cpu(pid), **guest()}
 
         c.send("while :; do :; done &\n")
         first_before, first, first_after = look()
@@ -59,11 +59,13 @@ def processor(engine):
         between(low["host"], t["cpu_ns"], high["host"], "processor time of the process, by the host")
         near(t["guest_ns"] + t["monitor_ns"], t["vcpu_ns"], 0, "parts, whole")
         assert t["vcpu_ns"] <= t["cpu_ns"] + 1e6
+        # What the host gave to others is the guest's steal time.
+        had, might = t["vcpu_ns"], t["machine_ns"] - t["halted_ns"]
+        between(low["steal"] - 50e6, might - had, high["steal"] + 50e6, "steal time, by the guest")
         # The guest counts the ticks it gets, 250 a second, and takes off the steal time it is told of: a tick that never came because
         # the host was elsewhere is missing twice. On a quiet host both bounds are the same.
-        had, might = t["vcpu_ns"], t["machine_ns"] - t["halted_ns"]
-        assert low["guest"] * 0.98 - 100e6 <= might, f"guest's /proc/stat says {low['guest']} at least: {t}"
-        assert high["guest"] * 1.02 + 100e6 >= had - (might - had), f"guest's /proc/stat says {high['guest']} at most: {t}"
+        assert low["busy"] * 0.98 - 100e6 <= might, f"guest's /proc/stat says {low['busy']} at least: {t}"
+        assert high["busy"] * 1.02 + 100e6 >= had - (might - had), f"guest's /proc/stat says {high['busy']} at most: {t}"
         with open(f"/proc/{pid}/smaps") as f:
             shared = sum(int(n) << 10 for n in re.findall(r"memfd:guest.*?^Rss: +(\d+) kB", f.read(), re.M | re.S))
         populated = d.stats()["memory"]["populated_bytes"]
