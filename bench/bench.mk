@@ -22,8 +22,24 @@ $(BENCH)/io.cpio.gz: bench/guest/io.sh guest/tools.sh $(GUEST)/initramfs.cpio.gz
 bench: all $(BENCH)/initramfs.cpio.gz $(BENCH)/io.cpio.gz $(GUEST)/tools.img $(GUEST_FILES) | $(BUILD)/.deps-test
 	$(Q)BUILD=$(BUILD) bench/run $(ARGS)
 
+# Real programs; some 100 MiB of packages, so they are asked for by themselves: make bench-programs ARGS="gcc python"
+$(GUEST)/programs.img:
+	@echo "  FETCH   $@"
+	$(Q)guest/fetch programs $(GUEST)
+
+$(BENCH)/programs.cpio.gz: bench/guest/programs.sh bench/guest/programs-init bench/guest/bench.c guest/newc.c $(GUEST)/initramfs.cpio.gz \
+		$(GUEST)/modules.cpio.gz $(GUEST)/newc
+	@mkdir -p $(@D)
+	@echo "  CPIO    $@"
+	$(Q)printf 'file /%s 755 bench/guest/%s\n' programs.sh programs.sh programs-init programs-init bench.c bench.c >$@.list
+	$(Q)printf 'file /newc.c 644 guest/newc.c\n' | cat $@.list - | $(GUEST)/newc | gzip -9n | \
+		cat $(GUEST)/initramfs.cpio.gz $(GUEST)/modules.cpio.gz - > $@
+
+bench-programs: all $(BENCH)/programs.cpio.gz $(GUEST)/programs.img $(GUEST_FILES) | $(BUILD)/.deps-test
+	$(Q)BUILD=$(BUILD) bench/programs $(ARGS)
+
 # A whole Debian to its login prompt: needs the image of `make debian`, which takes minutes and a mirror, so it is asked for by itself.
 bench-debian: all | $(BUILD)/.deps-test
 	$(Q)BUILD=$(BUILD) bench/debian $(ARGS)
 
-.PHONY: bench bench-debian
+.PHONY: bench bench-debian bench-programs
