@@ -373,6 +373,24 @@ static bool room(const struct bt *bt)
 	       BT_CODE_SIZE - bt->cold_used >= BT_BLOCK_BYTES;
 }
 
+/* Branches to blocks of this page that exist already need not go through C once. */
+static void link_known(struct bt *bt, uint32_t page, uint32_t first_link)
+{
+#ifndef TORTURE_NOCHAIN
+	if (bt->single || bt->page[page].plain)
+		return;
+	for (uint32_t l = first_link; l < bt->nlinks; l++) {
+		int32_t target = bt->link[l].target;
+		uint32_t b = target >= 0 && target < (int32_t)PAGE_SIZE && !bt->link[l].plain ? bt_block_find(bt, page, (unsigned)target) : 0;
+
+		if (b)
+			bt_link_patch(bt, l, b, false);
+	}
+#else
+	(void)bt, (void)page, (void)first_link;
+#endif
+}
+
 uint32_t bt_translate(struct bt *bt, uint32_t page, unsigned off, uint32_t tail)
 {
 	struct tr t = {.bt = bt, .mode = bt->page[page].mode, .plain = bt->page[page].plain, .gfn = bt->page[page].gfn};
@@ -422,5 +440,7 @@ uint32_t bt_translate(struct bt *bt, uint32_t page, unsigned off, uint32_t tail)
 	bt->stats.blocks++;
 	bt->stats.loops += t.loop.enter != NULL;
 	bt_block_add(bt, t.block);
-	return bt->nblocks++;
+	bt->nblocks++;
+	link_known(bt, page, links);
+	return t.block;
 }
