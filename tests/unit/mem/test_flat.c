@@ -503,7 +503,7 @@ static void host_pages_given_back(void **state)
 	gpa_t group = FX_DATA + (16 << 20);
 	gfn_t gfn = group >> PAGE_SHIFT;
 	const struct mem_span spans[] = { { gfn, 2 }, { gfn + 5, 7 }, { gfn + 63, 1 } };
-	uint8_t *first = mem_frame(f->m, gfn, true);
+	const uint8_t *first = mem_frame(f->m, gfn, false); /* not for writing: that asks the host for frames */
 
 	fx_long(f, 0);
 	fx_map(f, LOW, group + 3 * PAGE_SIZE, 1, RWU);
