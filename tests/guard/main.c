@@ -140,7 +140,7 @@ static void on_step(int sig, siginfo_t *si, void *ctx)
 static uint64_t steps(struct bed *b, const struct guard_case *c)
 {
 	stepping.code = bt_of(b->v)->code_x;
-	stepping.code_end = stepping.code + BT_CODE_SIZE;
+	stepping.code_end = stepping.code + bt_of(b->v)->code_size;
 	stepping.count = 0;
 	stepping.on = true;
 	raise(SIGTRAP); /* the handler sets the flag */

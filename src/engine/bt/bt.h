@@ -22,19 +22,18 @@
 enum bt_mode { BT_K64, BT_U64, BT_U32 };
 static inline enum insn_mode bt_insn_mode(enum bt_mode mode) { return mode == BT_U32 ? INSN_MODE_32 : INSN_MODE_64; }
 
+/* Code that runs and, behind it, code that is left for rarely: apart, so that the former lies close together. All vCPUs' lie below 2 GiB. */
 #ifdef TORTURE_TINYCACHE
-#define BT_HOT_SIZE (36u << 10) /* one block of the largest size and 3 KiB */
-#define BT_COLD_SIZE (36u << 10)
+#define BT_HOT_SIZE(vcpus) (36u << 10) /* one block of the largest size and 3 KiB */
+#define BT_COLD_SIZE(vcpus) (36u << 10)
 #else
-#define BT_HOT_SIZE (20u << 20)
-#define BT_COLD_SIZE (12u << 20)
+#define BT_HOT_SIZE(vcpus) ((vcpus) <= 8 ? 40u << 20 : 20u << 20)
+#define BT_COLD_SIZE(vcpus) ((vcpus) <= 8 ? 24u << 20 : 12u << 20)
 #endif
-/* Code that runs and, behind it, code that is left for rarely: apart, so that the former lies close together. */
-#define BT_CODE_SIZE (BT_HOT_SIZE + BT_COLD_SIZE)
 #define BT_MAX_PAGES 8192
-#define BT_MAX_BLOCKS (128u << 10)
-#define BT_MAX_SITES (768u << 10)
-#define BT_MAX_LINKS (384u << 10)
+#define BT_MAX_BLOCKS (256u << 10)
+#define BT_MAX_SITES (1536u << 10)
+#define BT_MAX_LINKS (768u << 10)
 #define BT_HASH_SIZE (256u << 10)
 #define BT_BLOCK_INSNS 48
 /* Bytes of host code a block may need at most; less left in the cache = flush. */
@@ -106,6 +105,7 @@ struct bt {
 	struct vcpu *v;
 	uint8_t *code_w;      /* code cache: writable and executable alias */
 	uintptr_t code_x;
+	uint32_t hot_size, code_size; /* of the part that runs, and of both */
 	uint32_t code_used, code_reserved;  /* ends of the hot part in use and of the stubs at its start */
 	uint32_t cold_used;    /* end of the cold part in use */
 	uint32_t *etab;       /* per page 4096 entries: code offset by page offset, 0 = miss; low 2 GiB */

@@ -45,13 +45,13 @@ static void *map_array(size_t bytes)
  * map file, which it does not for a memfd. */
 static int map_code(struct bt *bt)
 {
-	uint8_t *w = mmap(NULL, BT_CODE_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-	void *x = map_low(BT_CODE_SIZE, PROT_NONE);
+	uint8_t *w = mmap(NULL, bt->code_size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	void *x = map_low(bt->code_size, PROT_NONE);
 
 	bt->code_w = w;
 	bt->code_x = (uintptr_t)x;
-	if (w == MAP_FAILED || !x || mremap(w, 0, BT_CODE_SIZE, MREMAP_MAYMOVE | MREMAP_FIXED, x) != x ||
-	    mprotect(x, BT_CODE_SIZE, PROT_READ | PROT_EXEC) < 0)
+	if (w == MAP_FAILED || !x || mremap(w, 0, bt->code_size, MREMAP_MAYMOVE | MREMAP_FIXED, x) != x ||
+	    mprotect(x, bt->code_size, PROT_READ | PROT_EXEC) < 0)
 		return -ENOMEM;
 	return 0;
 }
@@ -121,11 +121,13 @@ static int map_tables(struct bt *bt)
 
 int bt_cache_create(struct bt *bt)
 {
-	int r = map_code(bt);
+	int r;
 
 	/* All vCPUs' dispatch tables and code lie below 2 GiB. */
 	bt->max_pages = bt->v->count <= 8 ? BT_MAX_PAGES : BT_MAX_PAGES / 2;
-
+	bt->hot_size = BT_HOT_SIZE(bt->v->count);
+	bt->code_size = bt->hot_size + BT_COLD_SIZE(bt->v->count);
+	r = map_code(bt);
 	if (!r)
 		r = map_tables(bt);
 	if (!r)
@@ -137,7 +139,7 @@ int bt_cache_create(struct bt *bt)
 	madvise(bt->etab, ETAB_BYTES(bt), MADV_NOHUGEPAGE);
 	write_thunks(bt);
 	bt->code_used = bt->code_reserved;
-	bt->cold_used = BT_HOT_SIZE;
+	bt->cold_used = bt->hot_size;
 	bt->npages = bt->nblocks = bt->nsites = bt->nlinks = 1;
 	return 0;
 }
@@ -151,8 +153,8 @@ static void unmap(void *p, size_t n)
 void bt_cache_destroy(struct bt *bt)
 {
 	bt_jump_destroy(bt);
-	unmap(bt->code_w, BT_CODE_SIZE);
-	unmap((void *)bt->code_x, BT_CODE_SIZE);
+	unmap(bt->code_w, bt->code_size);
+	unmap((void *)bt->code_x, bt->code_size);
 	unmap(bt->etab, ETAB_BYTES(bt));
 	unmap(bt->page, BT_MAX_PAGES * sizeof(*bt->page));
 	unmap(bt->block, BT_MAX_BLOCKS * sizeof(*bt->block));
@@ -165,7 +167,7 @@ void bt_cache_destroy(struct bt *bt)
 struct emit bt_emit_at_end(struct bt *bt)
 {
 	return (struct emit){.w = bt->code_w + bt->code_used,
-			     .end = bt->code_w + BT_HOT_SIZE,
+			     .end = bt->code_w + bt->hot_size,
 			     .x_minus_w = (int64_t)(bt->code_x - (uintptr_t)bt->code_w)};
 }
 
@@ -195,8 +197,8 @@ static void code_ahead(struct bt *bt, size_t *ready, uint32_t part, uint32_t use
  * their faults. */
 void bt_get_ready(struct bt *bt)
 {
-	code_ahead(bt, &bt->ready.code, 0, bt->code_used, BT_HOT_SIZE);
-	code_ahead(bt, &bt->ready.cold, BT_HOT_SIZE, bt->cold_used, BT_COLD_SIZE);
+	code_ahead(bt, &bt->ready.code, 0, bt->code_used, bt->hot_size);
+	code_ahead(bt, &bt->ready.cold, bt->hot_size, bt->cold_used, bt->code_size - bt->hot_size);
 	ahead(bt->block, &bt->ready.block, bt->nblocks * sizeof(*bt->block), BT_MAX_BLOCKS * sizeof(*bt->block));
 	ahead(bt->site, &bt->ready.site, bt->nsites * sizeof(*bt->site), BT_MAX_SITES * sizeof(*bt->site));
 	ahead(bt->link, &bt->ready.link, bt->nlinks * sizeof(*bt->link), BT_MAX_LINKS * sizeof(*bt->link));
@@ -211,7 +213,7 @@ void bt_flush(struct bt *bt)
 		bt->page_hash[i] = 0;
 	bt->npages = bt->nblocks = bt->nsites = bt->nlinks = 1;
 	bt->code_used = bt->code_reserved;
-	bt->cold_used = BT_HOT_SIZE;
+	bt->cold_used = bt->hot_size;
 	bt->generation++;
 	bt->stats.flushes++;
 	mmu_flush_all(&bt->v->mmu); /* the x entries */
@@ -352,7 +354,7 @@ bool bt_code_write(void *opaque, gfn_t gfn, unsigned off, unsigned len)
 
 uint32_t bt_block_at(const struct bt *bt, uint32_t host)
 {
-	bool cold = host >= BT_HOT_SIZE;
+	bool cold = host >= bt->hot_size;
 	uint32_t lo = 1, hi = bt->nblocks;
 
 	while (hi - lo > 1) {

@@ -107,7 +107,7 @@ void bt_link_patch(struct bt *bt, uint32_t li, uint32_t b, bool cross_page)
 	struct emit e = bt_emit_at_end(bt);
 
 	if (cross_page || restore) {
-		if (BT_HOT_SIZE - bt->code_used < 512)
+		if (bt->hot_size - bt->code_used < 512)
 			return; /* stays unlinked until the next flush */
 		dest = emit_here(&e);
 		if (cross_page && l->slot)

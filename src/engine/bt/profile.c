@@ -56,7 +56,7 @@ bool bt_spot(const struct vcpu *v, uintptr_t pc, struct engine_spot *out)
 	*out = (struct engine_spot){.kind = SPOT_STUB};
 	if (pc >= (uintptr_t)bt_enter && pc < (uintptr_t)bt_stubs_end)
 		return true;
-	if (pc < bt->code_x || pc >= bt->code_x + BT_CODE_SIZE)
+	if (pc < bt->code_x || pc >= bt->code_x + bt->code_size)
 		return false;
 	b = bt_block_at(bt, host);
 	if (!b) {

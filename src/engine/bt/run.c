@@ -513,7 +513,7 @@ static void bt_stats(struct vcpu *v, void (*emit)(void *o, const char *name, uin
 	emit(o, "bt_host_signals", bt->stats.signals);
 	emit(o, "bt_code_writes", bt->stats.smc);
 	emit(o, "bt_code_bytes", bt->code_used);
-	emit(o, "bt_cold_bytes", bt->cold_used - BT_HOT_SIZE);
+	emit(o, "bt_cold_bytes", bt->cold_used - bt->hot_size);
 }
 
 const struct engine_ops engine_bt = {

@@ -25,7 +25,7 @@ static bool redirect(greg_t *regs)
 		return false;
 	v = (struct vcpu *)regs[REG_RSP];
 	bt = bt_of(v);
-	if (pc < bt->code_x || pc >= bt->code_x + BT_CODE_SIZE)
+	if (pc < bt->code_x || pc >= bt->code_x + bt->code_size)
 		return false;
 	bt->stats.signals++;
 	if (v->prof)

@@ -369,8 +369,8 @@ static void emit_cold(struct tr *t, uint8_t *event_ind, uint8_t *event_chk)
 
 static bool room(const struct bt *bt)
 {
-	return bt->nblocks < BT_MAX_BLOCKS && BT_HOT_SIZE - bt->code_used >= BT_BLOCK_BYTES + 512 &&
-	       BT_CODE_SIZE - bt->cold_used >= BT_BLOCK_BYTES;
+	return bt->nblocks < BT_MAX_BLOCKS && bt->hot_size - bt->code_used >= BT_BLOCK_BYTES + 512 &&
+	       bt->code_size - bt->cold_used >= BT_BLOCK_BYTES;
 }
 
 /* Branches to blocks of this page that exist already need not go through C once. */
