@@ -239,8 +239,9 @@ def profile(engine):
     part = (sum(code.values()) + sum(work.values())) / int(head[2])
     assert 0.97 < part <= 1, f"the parts are {part:.3f} of the whole"
     assert "kernel code" in code and "SYSCALL" in data["profile_events"], str(code)
-    assert data["profile_functions"] and data["profile_blocks"] and "serial0" in data["profile_devices"]
-    assert "hottest blocks" in text
+    assert data["profile_functions"] and data["profile_blocks"]
+    # Few instants are a device's: on a fast host no sample may hit one, but its accesses are counted.
+    assert "hottest blocks" in text and re.search(r"serial0 +[1-9]", text), "no accesses of serial0"
     assert len(lines) > 1000 and all(re.match(r"[0-9a-f]+ [0-9a-f]+ guest-(kernel|user|user32):[0-9a-f]+\n", s) for s in lines)
 
 
