@@ -172,7 +172,7 @@ int main(int argc, char **argv)
 
 	if (fuzz_init(&f) < 0) {
 		printf("mke2fs or sfdisk is missing: nothing fuzzed\n");
-		return 0;
+		runs = 0;
 	}
 	for (unsigned long i = 0; i < runs; i++) {
 		mutate(&f);
@@ -180,6 +180,8 @@ int main(int argc, char **argv)
 		restore(&f);
 	}
 	printf("%lu disks\n", runs);
+	free(f.base);
+	free(f.disk);
 	return 0;
 }
 #endif

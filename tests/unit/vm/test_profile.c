@@ -107,6 +107,7 @@ static void test_symbols(void **state)
 	assert_true(i < s.n && strstr(s.e[i].name, "libc.so"));
 	assert_int_equal(symbols_find(&s, 0), s.n);
 	assert_int_equal(symbols_find(&s, UINTPTR_MAX), s.n);
+	free(s.e);
 }
 
 int main(void)
