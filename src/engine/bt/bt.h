@@ -199,7 +199,7 @@ void bt_stubs_end(void);   /* no function: where those end */
 
 /* link.c: compares the x entry of the page `page_delta` bytes from the one being executed; loses r13, r14 and the host's flags. */
 void bt_emit_compare_page(struct emit *e, uint32_t expect, int32_t page_delta);
-/* link.c: moves the guest's arithmetic flags between the host register and the flag slot. */
+/* ... moves the guest's arithmetic flags between the host register and the flag slot. */
 void bt_emit_flags_save(struct emit *e, unsigned scratch);    /* scratch: a host register to lose */
 void bt_emit_flags_restore(struct emit *e, unsigned scratch); /* ... NOREG: none is free */
 /* cache.c: a cursor at the end of the used cache. */

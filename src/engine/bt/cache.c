@@ -65,10 +65,7 @@ static void write_crossing_checks(struct bt *bt, struct emit *e)
 		bt->crossing[sizes[i]] = (uint32_t)(e->w - bt->code_w);
 		emit_lea(e, R14, EMEM(R13, sizes[i] - 1));
 		emit_op_reg(e, true, 0x31, R13, R14);  /* xor r14, r13 */
-		emit_byte(e, 0x41);                    /* test r14d, 1000h */
-		emit_byte(e, 0xf7);
-		emit_modrm_reg(e, 0, R14);
-		emit_u32(e, 0x1000);
+		emit_test_imm32(e, R14, PAGE_SIZE);
 		emit_byte(e, 0x75);                    /* jnz +1 */
 		emit_byte(e, 1);
 		emit_byte(e, 0xc3);                    /* ret */

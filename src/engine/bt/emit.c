@@ -176,6 +176,20 @@ void emit_imul_imm32(struct emit *e, unsigned dst, unsigned src, int32_t imm)
 	emit_u32(e, (uint32_t)imm);
 }
 
+void emit_test_imm32(struct emit *e, unsigned reg, uint32_t imm)
+{
+	emit_op_reg(e, false, 0xf7, 0, reg);
+	emit_u32(e, imm);
+}
+
+void emit_flags_to_reg(struct emit *e, unsigned reg)
+{
+	emit_byte(e, 0x9c);
+	if (reg & 8)
+		emit_byte(e, 0x41);
+	emit_byte(e, 0x58 | (reg & 7));
+}
+
 void emit_test_imm8(struct emit *e, unsigned reg, uint8_t imm)
 {
 	emit_byte(e, 0x40 | (reg & 8 ? 1 : 0));

@@ -96,7 +96,7 @@ static void add_stream(struct tr_loop *l, const struct tr_values *end, const str
 		return;
 	step += index_step * a->at.scale;
 	s = &l->stream[l->nstreams].span;
-	*s = (struct tr_span){.base = a->at, .write = a->write, .lo = a->at.off, .hi = a->at.off + a->size};
+	*s = (struct tr_span){.active = true, .base = a->at, .write = a->write, .lo = a->at.off, .hi = a->at.off + a->size};
 	if (step < -STREAM_STEP || step > STREAM_STEP || s->lo != (int32_t)s->lo || !tr_span_widen(s, a))
 		return;
 	l->stream[l->nstreams].still = still;
@@ -225,7 +225,7 @@ static void enter_stream(struct tr *t, unsigned k)
 		rounds(t, s);
 		limit_min(e);
 	}
-	emit_patch(e, tr_load_entry(t, s->span.write), t->loop.ordinary);
+	emit_patch(e, tr_load_entry(t, R13, R14, s->span.write), t->loop.ordinary);
 	base = s->still ? head_reg(t, s->span.base.root, R13) : NOREG;
 	if (base != NOREG)
 		emit_lea(e, R14, EMEMX(R14, (uint8_t)base, 1, 0));
@@ -340,14 +340,10 @@ bool tr_loop_operand(struct tr *t, const struct tr_access *a, struct emem *m)
 {
 	unsigned k = 0;
 
-	for (;; k++) {
-		const struct tr_span *s = &t->loop.stream[k].span;
-
-		if (k == t->loop.nstreams)
-			return false;
-		if (tr_same_base(&s->base, &a->at) && (s->write || !a->write) && s->lo <= a->at.off && a->at.off + (int)a->size <= s->hi)
-			break;
-	}
+	while (k < t->loop.nstreams && !tr_in_span(&t->loop.stream[k].span, a))
+		k++;
+	if (k == t->loop.nstreams)
+		return false;
 	/* A fault of the host (misaligned vector) finds the instruction here. */
 	tr_site(t, SITE_END, 0);
 	return stream_address(t, k, a->at.off, m);

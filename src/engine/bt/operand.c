@@ -129,12 +129,12 @@ static struct tr_cold_access *add_cold(struct tr *t, unsigned flags, unsigned si
 	return c;
 }
 
-uint8_t *tr_load_entry(struct tr *t, bool write)
+uint8_t *tr_load_entry(struct tr *t, unsigned pointer, unsigned entry, bool write)
 {
-	emit_pext(&t->e, R14, R13, EMEM(RSP, H_MASK));
-	emit_op_mem(&t->e, true, 0x03, R14, EMEM(RSP, write ? H_WTAB : H_RTAB)); /* add */
-	emit_load(&t->e, R14, EMEMX(NOREG, R14, 8, 0));
-	emit_op_reg(&t->e, true, 0x85, R14, R14); /* test r14, r14 */
+	emit_pext(&t->e, entry, pointer, EMEM(RSP, H_MASK));
+	emit_op_mem(&t->e, true, 0x03, entry, EMEM(RSP, write ? H_WTAB : H_RTAB)); /* add */
+	emit_load(&t->e, entry, EMEMX(NOREG, (uint8_t)entry, 8, 0));
+	emit_op_reg(&t->e, true, 0x85, entry, entry); /* test */
 	return emit_jcc(&t->e, CC_E, emit_here(&t->e));
 }
 
@@ -144,8 +144,7 @@ static void lookup(struct tr *t, bool write, unsigned size, enum alignment align
 	struct tr_cold_access *c;
 
 	tr_held_forget(t);
-	if (!t->slot && (t->live_before[t->i] & FL_ARITH))
-		tr_flags_to_slot(t);
+	tr_flags_rescue(t);
 	c = add_cold(t, (write ? SITE_WRITE : 0) | (align == ALIGN_DEMAND ? SITE_END : 0), size);
 	if (!c)
 		return;
@@ -155,7 +154,7 @@ static void lookup(struct tr *t, bool write, unsigned size, enum alignment align
 		c->misaligned = emit_jcc(&t->e, CC_NE, emit_here(&t->e));
 	}
 	c->back = emit_here(&t->e);
-	c->absent = tr_load_entry(t, write);
+	c->absent = tr_load_entry(t, R13, R14, write);
 }
 
 void tr_lookup_span(struct tr *t, bool write, bool early)
@@ -163,13 +162,13 @@ void tr_lookup_span(struct tr *t, bool write, bool early)
 	struct tr_cold_access *c;
 
 	if (early) {
-		tr_link_plain(t, tr_load_entry(t, write));
+		tr_link_plain(t, tr_load_entry(t, R13, R14, write));
 		return;
 	}
 	/* One byte of the span's page, so that what C does about it never crosses. */
 	c = add_cold(t, (write ? SITE_WRITE : 0) | SITE_END, 1);
 	if (c)
-		c->absent = tr_load_entry(t, write);
+		c->absent = tr_load_entry(t, R13, R14, write);
 }
 
 void tr_lookup(struct tr *t, bool write, unsigned size)

@@ -379,9 +379,7 @@ static bool op_pushf(struct tr *t)
 
 	if (t->slot)
 		tr_flags_to_host(t, R14);
-	emit_byte(e, 0x9c); /* pushfq; pop r14: on the host stack */
-	emit_byte(e, 0x41);
-	emit_byte(e, 0x5e);
+	emit_flags_to_reg(e, R14);
 	emit_pext(e, R14, R14, EMEM(RSP, H_ARITH));
 	emit_pdep(e, R14, R14, EMEM(RSP, H_ARITH));
 	emit_load(e, R13, EMEM(RSP, V_RFLAGS));

@@ -353,8 +353,7 @@ static bool compute_bit_string(struct tr *t, const struct insn *in, const struct
 
 	if (in->addrsize != 8 || !tr_address(t))
 		return false;
-	if (!t->slot && (t->live_before[t->i] & FL_ARITH))
-		tr_flags_to_slot(t);
+	tr_flags_rescue(t);
 	bit_offset(t, in);
 	emit_byte(&t->e, 0x49); /* sar r14, shift */
 	emit_byte(&t->e, 0xc1);

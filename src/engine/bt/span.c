@@ -165,7 +165,7 @@ bool tr_same_base(const struct tr_value *a, const struct tr_value *b)
 	return a->root == b->root && a->index == b->index && a->scale == b->scale;
 }
 
-static bool in_span(const struct tr_span *s, const struct tr_access *a)
+bool tr_in_span(const struct tr_span *s, const struct tr_access *a)
 {
 	return s->active && tr_same_base(&s->base, &a->at) && (s->write || !a->write) && s->lo <= a->at.off && a->at.off + (int)a->size <= s->hi;
 }
@@ -253,10 +253,7 @@ uint8_t *tr_straddle(struct tr *t, const struct tr_span *s)
 	} else {
 		emit_lea(e, R14, EMEM(R13, (int32_t)(bytes - 1)));
 		emit_op_reg(e, false, 0x31, R13, R14); /* xor r14d, r13d */
-		emit_byte(e, 0x41);                    /* test r14d, 1000h */
-		emit_byte(e, 0xf7);
-		emit_modrm_reg(e, 0, R14);
-		emit_u32(e, PAGE_SIZE);
+		emit_test_imm32(e, R14, PAGE_SIZE);
 	}
 	return emit_jcc(e, CC_NE, emit_here(e));
 }
@@ -270,8 +267,7 @@ static void establish(struct tr *t, unsigned k, unsigned stack, int64_t off)
 	int32_t lo = (int32_t)(s->lo - off);
 	uint8_t *straddle;
 
-	if (!t->slot && (t->live_before[t->i] & FL_ARITH))
-		tr_flags_to_slot(t);
+	tr_flags_rescue(t);
 	if (s->base.root == TR_ROOT_PAGE && !s->base.scale) {
 		tr_page_address(t, R13, s->lo);
 	} else {
@@ -301,7 +297,7 @@ static bool span_access(struct tr *t, const struct tr_access *a, unsigned stack,
 		return false;
 	if (t->loop.inside && stack == NOREG && tr_loop_operand(t, a, m))
 		return true;
-	while (k < TR_SPANS && !in_span(&t->span[k], a))
+	while (k < TR_SPANS && !tr_in_span(&t->span[k], a))
 		k++;
 	if (k == TR_SPANS) {
 		if (plan(t, a, &s) < SPAN_ACCESSES || s.lo - off != (int32_t)(s.lo - off))

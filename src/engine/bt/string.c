@@ -54,16 +54,9 @@ static void one_page(struct tr *t, struct leave *l, unsigned pointer, unsigned e
 	/* The last byte. */
 	emit_lea(e, entry, tr_insn(t)->rep ? EMEMX((uint8_t)pointer, RCX, (uint8_t)size, -1) : EMEM((uint8_t)pointer, (int)size - 1));
 	emit_op_reg(e, false, 0x31, pointer, entry);   /* xor */
-	emit_byte(e, 0x41);                            /* test entry, 1000h */
-	emit_byte(e, 0xf7);
-	emit_modrm_reg(e, 0, entry);
-	emit_u32(e, PAGE_SIZE);
+	emit_test_imm32(e, entry, PAGE_SIZE);
 	leave_if(t, l, CC_NE);
-	emit_pext(e, entry, pointer, EMEM(RSP, H_MASK));
-	emit_op_mem(e, true, 0x03, entry, EMEM(RSP, pointer == RDI ? H_WTAB : H_RTAB)); /* add */
-	emit_load(e, entry, EMEMX(NOREG, (uint8_t)entry, 8, 0));
-	emit_op_reg(e, true, 0x85, entry, entry);      /* test */
-	leave_if(t, l, CC_E);
+	l->jump[l->n++] = tr_load_entry(t, pointer, entry, pointer == RDI);
 	emit_op_mem(e, false, 0x80, 7, EMEMX((uint8_t)pointer, (uint8_t)entry, 1, 0)); /* cmp byte, 0 */
 	emit_byte(e, 0);
 }
@@ -96,16 +89,10 @@ bool tr_string(struct tr *t)
 	uint8_t *none = NULL, *done;
 	uint32_t site;
 
-	if (!t->slot && (t->live_before[t->i] & FL_ARITH))
-		tr_flags_to_slot(t);
+	tr_flags_rescue(t);
 	site = tr_site(t, 0, 0);
-	emit_byte(e, 0x9c); /* pushfq; pop r14: on the host stack */
-	emit_byte(e, 0x41);
-	emit_byte(e, 0x5e);
-	emit_byte(e, 0x41); /* test r14d, DF */
-	emit_byte(e, 0xf7);
-	emit_modrm_reg(e, 0, R14);
-	emit_u32(e, FL_DF);
+	emit_flags_to_reg(e, R14);
+	emit_test_imm32(e, R14, FL_DF);
 	leave_if(t, &l, CC_NE);
 	if (in->rep) {
 		emit_op_reg(e, true, 0x85, RCX, RCX); /* test */

@@ -130,7 +130,8 @@ uint32_t tr_site(struct tr *t, unsigned flags, unsigned size);
 void tr_lookup_span(struct tr *t, bool write, bool early);
 /* r13 = address of the current instruction's base, index and scale, plus disp; may use r14. */
 void tr_sum(struct tr *t, int32_t disp);
-uint8_t *tr_load_entry(struct tr *t, bool write);     /* r14 = entry of the page of r13; the branch taken if it is absent */
+/* entry = table entry of the page of `pointer`, both host registers; returns the branch taken if it is absent. */
+uint8_t *tr_load_entry(struct tr *t, unsigned pointer, unsigned entry, bool write);
 
 /* span.c */
 void tr_values_init(struct tr_values *v);
@@ -152,6 +153,7 @@ struct tr_access {
 };
 unsigned tr_accesses(const struct tr_values *v, const struct insn *in, unsigned insn_off, struct tr_access out[2]);
 bool tr_same_base(const struct tr_value *a, const struct tr_value *b);
+bool tr_in_span(const struct tr_span *s, const struct tr_access *a);
 bool tr_span_widen(struct tr_span *s, const struct tr_access *a); /* to hold the access as well; false if it cannot */
 /* The host register of the pointer of span k or (TR_SPANS + k) stream k, loaded if need be: r14 by preference, else r13. */
 unsigned tr_pointer(struct tr *t, unsigned k);
@@ -199,6 +201,7 @@ void tr_jcc(struct tr *t, enum cond cc, int32_t target);
 /* Adds the link of a jump that leaves before the current instruction for a translation without spans. */
 void tr_link_plain(struct tr *t, uint8_t *jump);
 void tr_flags_to_slot(struct tr *t);                 /* loses r14 */
+void tr_flags_rescue(struct tr *t);                  /* to the slot, if they are needed and about to be lost; may lose r14 */
 void tr_flags_to_host(struct tr *t, unsigned scratch); /* loses scratch; NOREG: none is free */
 
 #endif

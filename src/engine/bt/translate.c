@@ -34,6 +34,12 @@ void tr_flags_to_slot(struct tr *t)
 	t->slot = true;
 }
 
+void tr_flags_rescue(struct tr *t)
+{
+	if (!t->slot && (t->live_before[t->i] & FL_ARITH))
+		tr_flags_to_slot(t);
+}
+
 void tr_flags_to_host(struct tr *t, unsigned scratch)
 {
 	bt_emit_flags_restore(&t->e, scratch);
@@ -295,8 +301,7 @@ static void emit_guard(struct tr *t)
 
 	t->insn_start = tr_here(t);
 	t->npending = 0;
-	if (t->live_before[0] & FL_ARITH)
-		tr_flags_to_slot(t);
+	tr_flags_rescue(t);
 	t->guard_site = tr_site(t, SITE_END, 0);
 	bt_emit_compare_page(e, bt_etab_off(t->tail), PAGE_SIZE);
 	t->guard = emit_jcc(e, CC_NE, emit_here(e));
