@@ -5,6 +5,7 @@ import contextlib
 import os
 import shutil
 import socket
+import struct
 import subprocess
 import tempfile
 import threading
@@ -28,9 +29,11 @@ class Host:
         self.path = os.path.join(folder, "sock")
 
     def plain(self):
+        """Python's own time limit makes connect() fail with EAGAIN where the backlog is full (connect(2)): the kernel's waits."""
         s = socket.socket(socket.AF_UNIX)
-        s.settimeout(LIMIT)
+        s.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", LIMIT, 0))
         s.connect(self.path)
+        s.settimeout(LIMIT)
         return s
 
     def dial(self, port):
