@@ -1,8 +1,12 @@
 # doppel: one non-recursive make. `make` builds build/doppel; V=1 shows commands, SAN=1 builds with ASan and UBSan
-# (into build-san), TORTURE=name builds a hostile variant (into build-torture-name). Fragments: tests/*.mk, bench/*.mk.
+# (into build-san), TORTURE=name builds a hostile variant (into build-torture-name), LIBFUZZER=1 is for `make fuzz` (tests/unit.mk).
+# Fragments: tests/*.mk, bench/*.mk.
 ifeq ($(SAN),1)
 BUILD := build-san
 SANFLAGS := -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer
+else ifeq ($(LIBFUZZER),1)
+BUILD := build-fuzz
+SANFLAGS := -fsanitize=address,undefined,fuzzer-no-link -fno-sanitize-recover=undefined -fno-omit-frame-pointer
 else ifneq ($(TORTURE),)
 BUILD := build-torture-$(TORTURE)
 TORTUREFLAGS := -DTORTURE_$(TORTURE)

@@ -26,11 +26,25 @@ test-unit: $(UNIT_BIN) $(FUZZ_BIN)
 		else failed=$$((failed + 1)); echo "FAIL $${bin#$(BUILD)/tests/}"; tail -40 $$bin.log | sed 's/^/    /'; fi; \
 	done; echo "$$passed passed, $$failed failed"; [ $$failed = 0 ]
 
-# The same harnesses under libFuzzer: make fuzz FUZZ=loaders
+# The same harnesses under libFuzzer, code under test included: built by clang into a folder of their own, with ASan and UBSan. What
+# reached new code is kept in build-fuzz/NAME.corpus for the next time. make fuzz FUZZ=qcow2 FUZZ_ARGS="-len_control=0 -max_total_time=3600"
 FUZZ ?= loaders
-fuzz: $(BUILD)/libdoppel.a
-	clang -g -O1 -fsanitize=fuzzer,address,undefined -DLIBFUZZER -std=gnu11 -D_GNU_SOURCE -Isrc -Itests -o $(BUILD)/fuzz_$(FUZZ) \
-		tests/fuzz/fuzz_$(FUZZ).c $(wildcard src/vm/boot/*.c) $(BUILD)/libdoppel.a $(LIBS)
-	$(BUILD)/fuzz_$(FUZZ) -max_len=65536
+FUZZ_ARGS ?= -max_len=4096 -len_control=0
+ifeq ($(LIBFUZZER),1)
+CC := clang
+CFLAGS := $(filter-out -W%,$(CFLAGS)) -w
+NOFPU :=
+# Names of processor features that it does not know; the host has those of the code that is fuzzed.
+$(BUILD)/obj/x86/insn.c.o: CFLAGS += -D'__builtin_cpu_supports(x)=1'
+
+$(BUILD)/fuzz_%: tests/fuzz/fuzz_%.c $(wildcard tests/fuzz/*.h tests/lib/*.h) $(BUILD)/libdoppel.a
+	@echo "  FUZZ    $@"
+	$(Q)$(CC) $(CFLAGS) $(LDFLAGS) -fsanitize=fuzzer -DLIBFUZZER -Itests -Itests/lib -o $@ $< $(BUILD)/libdoppel.a $(LIBS)
+else
+fuzz: | $(BUILD)/.deps-fuzz
+	$(Q)$(MAKE) LIBFUZZER=1 build-fuzz/fuzz_$(FUZZ)
+	$(Q)mkdir -p build-fuzz/$(FUZZ).corpus
+	build-fuzz/fuzz_$(FUZZ) $(FUZZ_ARGS) build-fuzz/$(FUZZ).corpus
+endif
 
 .PHONY: test-unit fuzz

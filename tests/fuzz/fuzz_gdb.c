@@ -5,7 +5,7 @@
  *
  * As a program: fuzz_gdb RUNS [SEED]. A run is one client: a few packets from the grammar below, mutated or not, with right and wrong
  * checksums, in pieces of any size, while the machine behind the stub stops late, meets points and halts at random. With
- * -DLIBFUZZER it is a libFuzzer target whose input is what the client sends.
+ * -DLIBFUZZER it is a libFuzzer target whose input is the choices of this, or packets as they are, or what the client sends.
  */
 #include <signal.h>
 #include <stdio.h>
@@ -14,6 +14,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "choices.h"
 #include "gdb/private.h"
 
 #define RAM (16ull << 20)
@@ -26,16 +27,10 @@ struct fuzz {
 	struct evloop loop;
 	struct gdb *g;
 	bool held, late;
-	uint64_t seed;
+	struct choices choices;
 };
 
-static uint64_t next(struct fuzz *f)
-{
-	f->seed ^= f->seed << 13;
-	f->seed ^= f->seed >> 7;
-	f->seed ^= f->seed << 17;
-	return f->seed;
-}
+static uint64_t next(struct fuzz *f) { return choices_next(&f->choices); }
 
 static void fail(const char *what)
 {
@@ -185,17 +180,22 @@ static size_t payload(struct fuzz *f, char *dst)
 	return len;
 }
 
-static size_t packet(struct fuzz *f, char *dst)
+/* Makes a packet of the `len` bytes behind dst[0]. Its length. */
+static size_t wrap(char *dst, size_t len, bool right)
 {
-	size_t len = payload(f, dst + 1);
-	uint8_t sum = 0;
+	uint8_t sum = right ? 0 : 1;
 
 	dst[0] = '$';
 	for (size_t i = 1; i <= len; i++)
 		sum = (uint8_t)(sum + dst[i]);
-	if (next(f) % 32 == 0)
-		sum++;
 	return 1 + len + (size_t)sprintf(dst + 1 + len, "#%02x", sum);
+}
+
+static size_t packet(struct fuzz *f, char *dst)
+{
+	size_t len = payload(f, dst + 1);
+
+	return wrap(dst, len, next(f) % 32);
 }
 
 static size_t conversation(struct fuzz *f, char *wire)
@@ -313,14 +313,34 @@ static void prepare(struct fuzz *f)
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
+	static char wire[2 * WIRE];
 	static struct fuzz f;
+	size_t len = 0;
 
-	f.seed = 1;
 	if (!f.g)
 		setup(&f);
+	if (!size || size > WIRE / 4)
+		return 0;
 	prepare(&f);
-	if (size && size < WIRE)
+	if (data[0] % 4 < 2) {
+		f.choices = choices_of_input(data + 1, size - 1);
+		one_client(&f, wire, conversation(&f, wire));
+		return 0;
+	}
+	/* The machine's choices have to come from somewhere: the length decides. */
+	f.choices = (struct choices){.state = CHOICES_SEED + 2 * size};
+	if (data[0] % 4 == 3) {
 		one_client(&f, (const char *)data, size);
+		return 0;
+	}
+	for (size_t i = 1, n; i < size; i += n + 1) {
+		const uint8_t *end = memchr(data + i, '\n', size - i);
+
+		n = end ? (size_t)(end - data) - i : size - i;
+		memcpy(wire + len + 1, data + i, n);
+		len += wrap(wire + len, n, true);
+	}
+	one_client(&f, wire, len);
 	return 0;
 }
 #else
@@ -330,7 +350,7 @@ int main(int argc, char **argv)
 	static char wire[2 * WIRE];
 	unsigned long runs = argc > 1 ? strtoul(argv[1], NULL, 10) : 20000;
 
-	f.seed = argc > 2 ? strtoull(argv[2], NULL, 0) : 0x9e3779b97f4a7c15;
+	f.choices = choices_of_seed(argc > 2 ? argv[2] : NULL);
 	setup(&f);
 	for (unsigned long i = 0; i < runs; i++) {
 		prepare(&f);

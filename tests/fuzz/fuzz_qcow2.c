@@ -4,7 +4,7 @@
  * it is touched. Afterwards what was written and not refused must still be read as written.
  *
  * As a program: fuzz_qcow2 RUNS [SEED] mutates images that it makes itself (several cluster sizes, a backing file, compressed clusters of
- * both kinds), mostly in their metadata. With -DLIBFUZZER it is a libFuzzer target that takes the image's bytes.
+ * both kinds), mostly in their metadata. With -DLIBFUZZER it is a libFuzzer target: the input is the choices of this, or an image.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -12,6 +12,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include "choices.h"
 #include "host/block/bytes.h"
 #include "host/block/private.h"
 #include "host/block/qcow2.h"
@@ -20,20 +21,14 @@
 #define IMAGE_MAX (512u << 10)
 
 struct fuzz {
-	uint64_t seed;
+	struct choices choices;
 	int fd, base_fd;
 	unsigned long opened, checked, writes, refused;
 };
 
 struct seed_image { uint8_t *bytes; size_t size; bool backing; };
 
-static uint64_t next(struct fuzz *f)
-{
-	f->seed ^= f->seed << 13;
-	f->seed ^= f->seed >> 7;
-	f->seed ^= f->seed << 17;
-	return f->seed;
-}
+static uint64_t next(struct fuzz *f) { return choices_next(&f->choices); }
 
 static void load_image(struct fuzz *f, const uint8_t *bytes, size_t size)
 {
@@ -108,8 +103,6 @@ static void run_one(struct fuzz *f, const uint8_t *bytes, size_t size, bool back
 	(void)block_close(b);
 }
 
-#ifndef LIBFUZZER
-
 static void make_seed(struct fuzz *f, struct seed_image *s, const struct qcow2_new *o, bool packed)
 {
 	const struct block_file file[2] = {
@@ -169,35 +162,49 @@ static void mutate(struct fuzz *f, uint8_t *p, size_t size)
 	}
 }
 
+static const struct qcow2_new shape[] = {
+	{.size = DISK_SIZE, .cluster_bits = 9}, {.size = DISK_SIZE, .cluster_bits = 12},
+	{.size = DISK_SIZE, .cluster_bits = 9, .backing = "base", .backing_format = "raw"},
+	{.size = DISK_SIZE, .cluster_bits = 12, .compression = QCOW2_ZSTD}, {.size = DISK_SIZE, .cluster_bits = 13},
+};
+
+/* Everything that the runs share: the two files and an image of each shape. */
+static void setup(struct fuzz *f, struct seed_image *seed)
+{
+	*f = (struct fuzz){.choices = choices_of_seed(NULL)};
+	f->fd = memfd_create("image", MFD_CLOEXEC);
+	f->base_fd = memfd_create("base", MFD_CLOEXEC);
+	if (f->fd < 0 || f->base_fd < 0 || ftruncate(f->base_fd, DISK_SIZE / 2) < 0)
+		abort();
+	for (size_t i = 0; i < nitems(shape); i++)
+		make_seed(f, &seed[i], &shape[i], i >= 3);
+}
+
+/* An image of our own, spoiled or not. */
+static void run(struct fuzz *f, const struct seed_image *s, bool spoil)
+{
+	static uint8_t image[IMAGE_MAX];
+	size_t size = s->size;
+
+	memcpy(image, s->bytes, size);
+	if (spoil)
+		mutate(f, image, size);
+	if (spoil && next(f) % 16 == 0)
+		size = 512 + next(f) % size;
+	run_one(f, image, size < s->size ? size : s->size, s->backing);
+}
+
+#ifndef LIBFUZZER
 int main(int argc, char **argv)
 {
-	static const struct qcow2_new shape[] = {
-		{.size = DISK_SIZE, .cluster_bits = 9}, {.size = DISK_SIZE, .cluster_bits = 12},
-		{.size = DISK_SIZE, .cluster_bits = 9, .backing = "base", .backing_format = "raw"},
-		{.size = DISK_SIZE, .cluster_bits = 12, .compression = QCOW2_ZSTD}, {.size = DISK_SIZE, .cluster_bits = 13},
-	};
 	unsigned long runs = argc > 1 ? strtoul(argv[1], NULL, 0) : 1000;
-	static uint8_t image[IMAGE_MAX];
 	struct seed_image seed[nitems(shape)];
-	struct fuzz f = {.seed = argc > 2 ? strtoull(argv[2], NULL, 0) | 1 : 0x9e3779b97f4a7c15ull};
+	struct fuzz f;
 
-	f.fd = memfd_create("image", MFD_CLOEXEC);
-	f.base_fd = memfd_create("base", MFD_CLOEXEC);
-	if (f.fd < 0 || f.base_fd < 0 || ftruncate(f.base_fd, DISK_SIZE / 2) < 0)
-		return 1;
-	for (size_t i = 0; i < nitems(shape); i++)
-		make_seed(&f, &seed[i], &shape[i], i >= 3);
-	for (unsigned long i = 0; i < runs; i++) {
-		const struct seed_image *s = &seed[i % nitems(seed)];
-		size_t size = s->size;
-
-		memcpy(image, s->bytes, size);
-		if (i >= nitems(seed))
-			mutate(&f, image, size);
-		if (i >= nitems(seed) && next(&f) % 16 == 0)
-			size = 512 + next(&f) % size;
-		run_one(&f, image, size < s->size ? size : s->size, s->backing);
-	}
+	setup(&f, seed);
+	f.choices = choices_of_seed(argc > 2 ? argv[2] : NULL);
+	for (unsigned long i = 0; i < runs; i++)
+		run(&f, &seed[i % nitems(seed)], i >= nitems(seed));
 	for (size_t i = 0; i < nitems(seed); i++)
 		free(seed[i].bytes);
 	printf("%lu images, %lu opened, %lu checks to the end, %lu writes, %lu refused\n", runs, f.opened, f.checked, f.writes, f.refused);
@@ -207,14 +214,20 @@ int main(int argc, char **argv)
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
+	static struct seed_image seed[nitems(shape)];
 	static struct fuzz f;
 
-	if (f.fd == 0) {
-		f.seed = 1;
-		f.fd = memfd_create("image", MFD_CLOEXEC);
-		f.base_fd = memfd_create("base", MFD_CLOEXEC);
+	if (f.fd == 0)
+		setup(&f, seed);
+	if (size < 1)
+		return 0;
+	f.choices = choices_of_input(data + 1, size - 1);
+	if (data[0] % 8 < nitems(seed)) {
+		run(&f, &seed[data[0] % 8], true);
+	} else {
+		f.choices = choices_of_seed(NULL);
+		run_one(&f, data + 1, size - 1, false);
 	}
-	run_one(&f, data, size, false);
 	return 0;
 }
 #endif

@@ -5,12 +5,14 @@
  * (its host side is a thread that touches every byte it is pointed at), a random number generator, a network interface, a console, a balloon (which has
  * memory of its own to give away beside that of the others: the model driver does not notice when its rings go).
  *
- * As a program: fuzz_virtio_cfg RUNS [SEED]. A run is one board reset and 200 steps.
+ * As a program: fuzz_virtio_cfg RUNS [SEED]. A run is one board reset and 200 steps. With -DLIBFUZZER a libFuzzer target: the input is
+ * the transport and the choices of steps until it ends.
  */
 #include <errno.h>
 #include <pthread.h>
 #include <stdio.h>
 
+#include "choices.h"
 #include "dev/board.h"
 #include "dev/virtio/balloon.h"
 #include "dev/virtio/blk.h"
@@ -203,7 +205,8 @@ struct fuzz {
 	struct wire wire;
 	struct evloop loop;
 	enum board_transport transport;
-	uint64_t now, seed, live, failed, messages, ballooned, shown, typed;
+	struct choices choices;
+	uint64_t now, live, failed, messages, ballooned, shown, typed;
 };
 
 static void up_kick(void *vm, unsigned cpu) { (void)cpu, ((struct fuzz *)vm)->messages++; }
@@ -212,13 +215,7 @@ static void up_request(void *vm, enum io_request what, uint32_t arg) { (void)vm,
 static uint64_t up_now(void *vm) { return ((struct fuzz *)vm)->now; }
 static uint64_t up_tsc(void *vm, unsigned cpu) { return (void)cpu, ((struct fuzz *)vm)->now * 2; }
 
-static uint64_t next(struct fuzz *f)
-{
-	f->seed ^= f->seed << 13;
-	f->seed ^= f->seed >> 7;
-	f->seed ^= f->seed << 17;
-	return f->seed;
-}
+static uint64_t next(struct fuzz *f) { return choices_next(&f->choices); }
 
 static void must(int err)
 {
@@ -261,7 +258,7 @@ static void board_up(struct fuzz *f, enum board_transport transport)
 
 static void setup(struct fuzz *f)
 {
-	*f = (struct fuzz){.seed = 0x9e3779b97f4a7c15ull};
+	*f = (struct fuzz){.choices = choices_of_seed(NULL)};
 	must(mem_create(&f->mem, 4 << 20, 8 << 8));
 	must(mem_add_ram(f->mem, 0, VRING_RAM));
 	must(mem_add_ram(f->mem, PLAY, 2 << 20));
@@ -553,13 +550,40 @@ static void step(struct fuzz *f)
 	f->failed += f->dev[dev]->status & VIRTIO_CONFIG_S_NEEDS_RESET ? 1 : 0;
 }
 
-static void run(struct fuzz *f)
+/* Waits for requests too. */
+static void reset(struct fuzz *f)
 {
 	pthread_mutex_lock(&f->io.lock);
 	board_reset(&f->board);
 	pthread_mutex_unlock(&f->io.lock);
 	mem_reset(f->mem); /* what the balloon took of the rings' memory would stay in pieces */
 	memset(f->drv, 0, sizeof(f->drv));
+}
+
+#ifdef LIBFUZZER
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+	static struct fuzz pci, mmio;
+	struct fuzz *f = size && data[0] & 1 ? &mmio : &pci;
+
+	if (!size)
+		return 0;
+	if (!f->mem) {
+		setup(f);
+		board_up(f, f == &mmio ? BOARD_VIRTIO_ON_MMIO : BOARD_VIRTIO_ON_PCI);
+	}
+	reset(f);
+	f->choices = choices_of_input(data + 1, size - 1);
+	for (unsigned i = 0; i < 2 * STEPS && choices_left(&f->choices); i++)
+		step(f);
+	reset(f);
+	return 0;
+}
+#else
+static void run(struct fuzz *f)
+{
+	reset(f);
 	for (unsigned i = 0; i < STEPS; i++)
 		step(f);
 }
@@ -570,8 +594,7 @@ int main(int argc, char **argv)
 	struct fuzz f;
 
 	setup(&f);
-	if (argc > 2)
-		f.seed = strtoull(argv[2], NULL, 0) | 1;
+	f.choices = choices_of_seed(argc > 2 ? argv[2] : NULL);
 	/* A run is hundreds of steps: the count asked for is in units of ten steps. */
 	runs = (runs + STEPS / 10 - 1) / (STEPS / 10);
 	for (unsigned t = 0; t < 2; t++) {
@@ -596,3 +619,4 @@ int main(int argc, char **argv)
 	mem_destroy(f.mem);
 	return !f.live || !f.failed || !f.block.requests || !f.ballooned || !f.shown || !f.typed;
 }
+#endif

@@ -4,10 +4,11 @@
  * random between and during the device's work. Whatever they hold, pop() ends, and every piece it hands out lies in guest memory,
  * within the device's limits.
  *
- * As a program: fuzz_virtqueue RUNS [SEED]. With -DLIBFUZZER a libFuzzer target: the input is the ring memory.
+ * As a program: fuzz_virtqueue RUNS [SEED]. With -DLIBFUZZER a libFuzzer target: the input is the choices, or the ring memory.
  */
 #include <stdio.h>
 
+#include "choices.h"
 #include "dev/virtio/queue.h"
 #include "lib/vring.h"
 
@@ -20,16 +21,11 @@ struct fuzz {
 	struct virtqueue q;
 	struct virtqueue_chain c;
 	struct vdrv d;
-	uint64_t seed, chains, broken;
+	struct choices choices;
+	uint64_t chains, broken;
 };
 
-static uint64_t next(struct fuzz *f)
-{
-	f->seed ^= f->seed << 13;
-	f->seed ^= f->seed >> 7;
-	f->seed ^= f->seed << 17;
-	return f->seed;
-}
+static uint64_t next(struct fuzz *f) { return choices_next(&f->choices); }
 
 static void die(const char *what)
 {
@@ -67,7 +63,7 @@ static void check_chain(const struct fuzz *f)
 
 static void setup(struct fuzz *f)
 {
-	*f = (struct fuzz){.seed = 0x9e3779b97f4a7c15ull};
+	*f = (struct fuzz){.choices = choices_of_seed(NULL)};
 	if (mem_create(&f->mem, 4 << 20, 4 << 8) < 0 || mem_add_ram(f->mem, 0, VRING_RAM) < 0 ||
 	    virtqueue_chain_init(&f->c, PIECES) < 0)
 		die("no memory");
@@ -110,26 +106,6 @@ static void device(struct fuzz *f, uint64_t pushes)
 	} while (virtqueue_kicks_on(&f->q) && (pushes >>= 1) & 1);
 	(void)virtqueue_should_signal(&f->q);
 }
-
-#ifdef LIBFUZZER
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
-{
-	static struct fuzz f;
-
-	if (!f.mem)
-		setup(&f);
-	if (size < 8)
-		return 0;
-	begin(&f, data[0] | data[1] << 8);
-	/* The input is laid over the three areas in turn, so that a short one reaches all of them. */
-	for (size_t i = 8; i < size; i++)
-		f.d.ram[(i % 3 + 1) * 0x10000 + i / 3 % 0x8000] = data[i];
-	memcpy(&f.seed, data, sizeof(f.seed));
-	device(&f, f.seed);
-	return 0;
-}
-#else
 
 static const uint64_t borders[] = {0, 1, 2, 3, 4, 7, 0x7f, 0xff, 0x100, 0x7fff, 0x8000, 0xffff, 0x7fffffff, 0xffffffff, VRING_RAM,
 				   VRING_RAM - 1, 0xfee00000, 0xfffffffffffff000, UINT64_MAX};
@@ -180,14 +156,43 @@ static void run(struct fuzz *f)
 	f->broken += f->q.broken;
 }
 
+#ifdef LIBFUZZER
+/* Memory that says anything: the input is laid over the three areas in turn, so that a short one reaches all of them. */
+static void run_raw(struct fuzz *f, const uint8_t *data, size_t size)
+{
+	uint64_t pushes = 0;
+
+	memcpy(&pushes, data, size < sizeof(pushes) ? size : sizeof(pushes));
+	begin(f, (unsigned)pushes & 0xffff);
+	for (size_t i = sizeof(pushes); i < size; i++)
+		f->d.ram[(i % 3 + 1) * 0x10000 + i / 3 % 0x8000] = data[i];
+	device(f, pushes);
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+	static struct fuzz f;
+
+	if (!f.mem)
+		setup(&f);
+	if (size < 1)
+		return 0;
+	f.choices = choices_of_input(data + 1, size - 1);
+	if (data[0] & 1)
+		run(&f);
+	else
+		run_raw(&f, data + 1, size - 1);
+	return 0;
+}
+#else
 int main(int argc, char **argv)
 {
 	unsigned long runs = argc > 1 ? strtoul(argv[1], NULL, 0) : 1000;
 	struct fuzz f;
 
 	setup(&f);
-	if (argc > 2)
-		f.seed = strtoull(argv[2], NULL, 0) | 1;
+	f.choices = choices_of_seed(argc > 2 ? argv[2] : NULL);
 	for (unsigned long i = 0; i < runs; i++)
 		run(&f);
 	virtqueue_chain_fini(&f.c);
