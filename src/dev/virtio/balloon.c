@@ -41,7 +41,6 @@ struct balloon {
 	struct virtio_dev v;
 	struct virtio_balloon_config space;
 	struct virtio_balloon_options opt;
-	struct virtqueue_chain chain;
 	struct virtqueue_chain held;         /* the statistics buffer: its number only */
 	bool holding, asked;                 /* it is here; it has been sent for and has not come back */
 	uint64_t guest_time, news;           /* when statistics came last, and how often */
@@ -69,7 +68,7 @@ static enum role role_of(const struct balloon *b, unsigned queue)
 /* The message's frames as spans; their number. Guests give neighbours one after the other, upwards or downwards. */
 static unsigned take_spans(struct balloon *b, uint64_t *bytes)
 {
-	unsigned frames = (unsigned)(io_dma_read(&b->chain.r, 0, b->frame, sizeof(b->frame)) / sizeof(b->frame[0])), n = 0;
+	unsigned frames = (unsigned)(io_dma_read(&b->v.chain.r, 0, b->frame, sizeof(b->frame)) / sizeof(b->frame[0])), n = 0;
 
 	for (unsigned i = 0; i < frames; i++) {
 		struct mem_span *last = n ? &b->span[n - 1] : NULL;
@@ -94,8 +93,8 @@ static unsigned take_stretches(struct balloon *b)
 	uint64_t left = MAX_REPORT;
 	unsigned n = 0;
 
-	for (unsigned i = 0; i < b->chain.w.n && left; i++) {
-		gpa_t from = b->chain.w.gpa[i], len = b->chain.w.iov[i].iov_len;
+	for (unsigned i = 0; i < b->v.chain.w.n && left; i++) {
+		gpa_t from = b->v.chain.w.gpa[i], len = b->v.chain.w.iov[i].iov_len;
 		gfn_t first = (from >> PAGE_SHIFT) + !!(from & PAGE_MASK), end = (from + len) >> PAGE_SHIFT;
 		uint64_t frames;
 
@@ -116,14 +115,14 @@ static void take_stats(struct balloon *b)
 	uint64_t stat[VIRTIO_BALLOON_S_NR];
 
 	memset(stat, 0xff, sizeof(stat));
-	for (unsigned i = 0; i < MAX_STATS && io_dma_read(&b->chain.r, i * sizeof(s), &s, sizeof(s)) == sizeof(s); i++)
+	for (unsigned i = 0; i < MAX_STATS && io_dma_read(&b->v.chain.r, i * sizeof(s), &s, sizeof(s)) == sizeof(s); i++)
 		if (s.tag < VIRTIO_BALLOON_S_NR)
 			stat[s.tag] = s.val;
 	for (unsigned i = 0; i < VIRTIO_BALLOON_S_NR; i++)
 		__atomic_store_n(&b->stat[i], stat[i], __ATOMIC_RELAXED);
 	b->guest_time = io_now(b->v.io);
 	b->news++;
-	b->held = b->chain;
+	b->held = b->v.chain;
 	b->holding = true;
 	b->asked = false;
 	if (b->opt.news)
@@ -165,9 +164,9 @@ static void notify(struct virtio_dev *v, unsigned queue)
 	struct virtqueue *q = &v->queue[queue];
 
 	virtqueue_kicks_off(q);
-	for (unsigned n = 0; n < CHAINS_PER_KICK && virtio_pop(v, queue, &b->chain) > 0; n++)
+	for (unsigned n = 0; n < CHAINS_PER_KICK && virtio_pop(v, queue, &b->v.chain) > 0; n++)
 		if (serve(b, role_of(b, queue)))
-			virtqueue_push(q, &b->chain, 0);
+			virtqueue_push(q, &b->v.chain, 0);
 	if (virtqueue_kicks_on(q) && virtio_live(v)) {
 		/* Drivers wait for each message before they send the next; this one does not. */
 		virtqueue_kicks_off(q);
@@ -225,7 +224,6 @@ static void destroy(struct virtio_dev *v)
 {
 	struct balloon *b = self(v);
 
-	virtqueue_chain_fini(&b->chain);
 	virtio_fini(v);
 	free(b);
 }
@@ -246,7 +244,7 @@ int virtio_balloon_create(struct io *io, const struct virtio_balloon_options *op
 {
 	struct balloon *b = calloc(1, sizeof(*b));
 	struct virtio_setup setup = {.ops = &balloon_ops, .features = FEATURES, .nqueues = NQUEUES, .queue_size = QUEUE_SIZE,
-				     .max_bytes = MAX_FRAMES * sizeof(uint32_t)};
+				     .max_bytes = MAX_FRAMES * sizeof(uint32_t), .pieces = MAX_STRETCHES};
 	int err;
 
 	if (!b)
@@ -254,11 +252,8 @@ int virtio_balloon_create(struct io *io, const struct virtio_balloon_options *op
 	b->opt = *opt;
 	setup.config = &b->space;
 	setup.config_len = sizeof(b->space);
-	err = virtqueue_chain_init(&b->chain, MAX_STRETCHES);
-	if (!err)
-		err = virtio_init(&b->v, io, &setup);
+	err = virtio_init(&b->v, io, &setup);
 	if (err) {
-		virtqueue_chain_fini(&b->chain);
 		free(b);
 		return err;
 	}

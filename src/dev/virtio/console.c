@@ -33,7 +33,6 @@ struct hvc {
 	struct virtio_dev v;
 	struct virtio_console_options opt;
 	struct virtio_console_config space;
-	struct virtqueue_chain chain;
 	uint32_t sent;
 	bool stuck;
 	unsigned tells;              /* how often the size is still to be told */
@@ -53,7 +52,7 @@ static bool put_chain(struct hvc *d)
 	uint8_t buf[CHUNK];
 	size_t n, taken;
 
-	while ((n = io_dma_read(&d->chain.r, d->sent, buf, sizeof(buf))) > 0) {
+	while ((n = io_dma_read(&d->v.chain.r, d->sent, buf, sizeof(buf))) > 0) {
 		taken = d->opt.put(d->opt.opaque, buf, n);
 		d->sent += (uint32_t)taken;
 		if (taken < n)
@@ -82,12 +81,12 @@ static void transmit(struct hvc *d)
 	struct virtqueue *q = &v->queue[TRANSMIT];
 
 	virtqueue_kicks_off(q);
-	for (unsigned n = 0; !d->stuck && n < QUEUE_SIZE && virtio_pop(v, TRANSMIT, &d->chain) > 0; n++) {
+	for (unsigned n = 0; !d->stuck && n < QUEUE_SIZE && virtio_pop(v, TRANSMIT, &d->v.chain) > 0; n++) {
 		d->stuck = !put_chain(d);
 		if (d->stuck)
-			virtqueue_unpop(q, &d->chain);
+			virtqueue_unpop(q, &d->v.chain);
 		else
-			virtqueue_push(q, &d->chain, 0);
+			virtqueue_push(q, &d->v.chain, 0);
 	}
 	if (!d->stuck && virtqueue_kicks_on(q)) {
 		virtqueue_kicks_off(q);
@@ -135,10 +134,10 @@ size_t virtio_console_input(void *dev, const uint8_t *buf, size_t n)
 	size_t done = 0;
 
 	/* Empty buffers, which no driver has reason to offer, go back: as many as one lap has. */
-	for (unsigned i = 0; done < n && i < QUEUE_SIZE && virtio_pop(&d->v, RECEIVE, &d->chain) > 0; i++) {
-		size_t part = io_dma_write(d->v.io->mem, &d->chain.w, 0, buf + done, n - done);
+	for (unsigned i = 0; done < n && i < QUEUE_SIZE && virtio_pop(&d->v, RECEIVE, &d->v.chain) > 0; i++) {
+		size_t part = io_dma_write(d->v.io->mem, &d->v.chain.w, 0, buf + done, n - done);
 
-		virtqueue_push(q, &d->chain, (uint32_t)part);
+		virtqueue_push(q, &d->v.chain, (uint32_t)part);
 		done += part;
 	}
 	virtio_signal(&d->v, RECEIVE);
@@ -193,7 +192,6 @@ static void destroy(struct virtio_dev *v)
 {
 	struct hvc *d = self(v);
 
-	virtqueue_chain_fini(&d->chain);
 	virtio_fini(v);
 	free(d);
 }
@@ -214,7 +212,8 @@ int virtio_console_create(struct io *io, const struct virtio_console_options *op
 {
 	struct hvc *d = calloc(1, sizeof(*d));
 	struct virtio_setup setup = {
-		.ops = &console_ops, .features = FEATURES, .nqueues = NQUEUES, .queue_size = QUEUE_SIZE, .max_bytes = MAX_BYTES};
+		.ops = &console_ops, .features = FEATURES, .nqueues = NQUEUES, .queue_size = QUEUE_SIZE, .max_bytes = MAX_BYTES,
+		.pieces = MAX_PIECES};
 	int err;
 
 	if (!d)
@@ -223,11 +222,8 @@ int virtio_console_create(struct io *io, const struct virtio_console_options *op
 	d->space = (struct virtio_console_config){.cols = opt->cols, .rows = opt->rows, .max_nr_ports = 1};
 	setup.config = &d->space;
 	setup.config_len = sizeof(d->space);
-	err = virtqueue_chain_init(&d->chain, MAX_PIECES);
-	if (!err)
-		err = virtio_init(&d->v, io, &setup);
+	err = virtio_init(&d->v, io, &setup);
 	if (err) {
-		virtqueue_chain_fini(&d->chain);
 		free(d);
 		return err;
 	}

@@ -60,7 +60,7 @@ struct virtio_net {
 	struct virtio_net_stats stats;
 	struct stats_source stats_source;
 	/* Work space of one call, made at creation. */
-	struct virtqueue_chain tx[TX_BATCH], rx[RX_CHAINS], ctrl;
+	struct virtqueue_chain tx[TX_BATCH], rx[RX_CHAINS];
 	struct net_frame frame[TX_BATCH];
 	struct iovec tx_iov[TX_BATCH][1 + PIECES];
 	uint8_t head[TX_BATCH][NET_HEAD];
@@ -430,7 +430,7 @@ static bool control(struct virtio_net *n, const uint8_t *command, size_t len)
 
 static void ctrl(struct virtio_net *n, unsigned queue)
 {
-	struct virtqueue_chain *c = &n->ctrl;
+	struct virtqueue_chain *c = &n->v.chain;
 
 	/* A ring's worth at most: a driver that adds while we work kicks again. */
 	for (unsigned i = 0; i < QUEUE_SIZE && virtio_pop(&n->v, queue, c) > 0; i++) {
@@ -515,7 +515,6 @@ static void net_free(struct virtio_net *n)
 		virtqueue_chain_fini(&n->tx[i]);
 	for (unsigned i = 0; i < RX_CHAINS; i++)
 		virtqueue_chain_fini(&n->rx[i]);
-	virtqueue_chain_fini(&n->ctrl);
 	if (n->wake.fd >= 0)
 		close(n->wake.fd);
 	net_destroy(n->backend);
@@ -566,7 +565,7 @@ static uint64_t offer(const struct virtio_net *n)
 
 static int make_room(struct virtio_net *n)
 {
-	int err = virtqueue_chain_init(&n->ctrl, PIECES);
+	int err = 0;
 
 	for (unsigned i = 0; !err && i < TX_BATCH; i++)
 		err = virtqueue_chain_init(&n->tx[i], PIECES);
@@ -627,7 +626,8 @@ int virtio_net_create(struct io *io, const struct virtio_net_setup *cfg, struct 
 	if (!err)
 		err = virtio_init(&n->v, io, &(struct virtio_setup){
 			.ops = &net_ops, .features = offer(n), .nqueues = 2 * n->pairs + 1, .queue_size = QUEUE_SIZE,
-			.max_bytes = MAX_BYTES, .config = &n->config, .config_len = offsetof(struct virtio_net_config, mtu) + 2});
+			.max_bytes = MAX_BYTES, .pieces = PIECES, .config = &n->config,
+			.config_len = offsetof(struct virtio_net_config, mtu) + 2});
 	if (!err) {
 		err = join_loop(n);
 		if (err)

@@ -18,7 +18,6 @@ enum { RNG_QUEUE_SIZE = 64, RNG_PIECES = 64, RNG_MAX_BYTES = 1 << 20, RNG_CHUNK 
 
 struct rng {
 	struct virtio_dev v;
-	struct virtqueue_chain chain;
 	uint32_t left;              /* bytes that may still be given in this period */
 	uint64_t period_end;
 };
@@ -39,14 +38,14 @@ static uint32_t fill(struct rng *d)
 	uint8_t chunk[RNG_CHUNK];
 	uint32_t done = 0;
 
-	while (d->left && done < d->chain.w.bytes) {
+	while (d->left && done < d->v.chain.w.bytes) {
 		size_t n = d->left < sizeof(chunk) ? d->left : sizeof(chunk);
 
-		if (n > d->chain.w.bytes - done)
-			n = d->chain.w.bytes - done;
+		if (n > d->v.chain.w.bytes - done)
+			n = d->v.chain.w.bytes - done;
 		if (getrandom(chunk, n, 0) != (ssize_t)n)
 			break; /* never for 256 bytes or less */
-		(void)io_dma_write(d->v.io->mem, &d->chain.w, done, chunk, n);
+		(void)io_dma_write(d->v.io->mem, &d->v.chain.w, done, chunk, n);
 		done += (uint32_t)n;
 		d->left -= (uint32_t)n;
 	}
@@ -59,8 +58,8 @@ static void serve(struct rng *d)
 	struct virtqueue *q = &d->v.queue[0];
 
 	refill(d);
-	for (unsigned n = 0; d->left && n < q->size_max && virtio_pop(&d->v, 0, &d->chain) > 0; n++)
-		virtqueue_push(q, &d->chain, fill(d));
+	for (unsigned n = 0; d->left && n < q->size_max && virtio_pop(&d->v, 0, &d->v.chain) > 0; n++)
+		virtqueue_push(q, &d->v.chain, fill(d));
 }
 
 static void notify(struct virtio_dev *v, unsigned queue)
@@ -90,7 +89,6 @@ static void destroy(struct virtio_dev *v)
 {
 	struct rng *d = container_of(v, struct rng, v);
 
-	virtqueue_chain_fini(&d->chain);
 	virtio_fini(v);
 	free(d);
 }
@@ -107,17 +105,15 @@ static const struct virtio_ops rng_ops = {
 int virtio_rng_create(struct io *io, struct virtio_dev **out)
 {
 	const struct virtio_setup setup = {
-		.ops = &rng_ops, .nqueues = 1, .queue_size = RNG_QUEUE_SIZE, .max_bytes = RNG_MAX_BYTES};
+		.ops = &rng_ops, .nqueues = 1, .queue_size = RNG_QUEUE_SIZE, .max_bytes = RNG_MAX_BYTES,
+		.pieces = RNG_PIECES};
 	struct rng *d = calloc(1, sizeof(*d));
 	int err;
 
 	if (!d)
 		return -ENOMEM;
-	err = virtqueue_chain_init(&d->chain, RNG_PIECES);
-	if (!err)
-		err = virtio_init(&d->v, io, &setup);
+	err = virtio_init(&d->v, io, &setup);
 	if (err) {
-		virtqueue_chain_fini(&d->chain);
 		free(d);
 		return err;
 	}

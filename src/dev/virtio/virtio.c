@@ -41,8 +41,10 @@ int virtio_init(struct virtio_dev *v, struct io *io, const struct virtio_setup *
 		.config = setup->config, .config_len = setup->config_len,
 	};
 	v->queue = calloc(v->nqueues, sizeof(*v->queue));
-	if (!v->queue)
+	if (!v->queue || (setup->pieces && virtqueue_chain_init(&v->chain, setup->pieces) < 0)) {
+		free(v->queue);
 		return -ENOMEM;
+	}
 	for (unsigned i = 0; i < v->nqueues; i++) {
 		v->queue[i] = (struct virtqueue){
 			.mem = io->mem, .size_max = setup->queue_size, .max_bytes = setup->max_bytes};
@@ -58,6 +60,7 @@ void virtio_fini(struct virtio_dev *v)
 {
 	io_timer_unregister(v->io, &v->timer);
 	pthread_cond_destroy(&v->idle);
+	virtqueue_chain_fini(&v->chain);
 	free(v->queue);
 	v->queue = NULL;
 }

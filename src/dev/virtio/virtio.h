@@ -74,6 +74,7 @@ struct virtio_dev {
 	unsigned config_len;
 	unsigned nqueues;
 	struct virtqueue *queue;
+	struct virtqueue_chain chain;   /* for the device: what it works on right now, if that is one chain */
 	uint64_t deferred;          /* a bit per queue to look at when the timer expires */
 	struct io_timer timer;
 	unsigned complaints;        /* log lines about this guest driver so far */
@@ -87,6 +88,7 @@ struct virtio_setup {
 	unsigned nqueues;
 	uint16_t queue_size;        /* largest, for all queues; v->queue[i].size_max may be changed before use */
 	uint64_t max_bytes;         /* of one chain */
+	unsigned pieces;            /* room in v->chain; 0 if the device has chains of its own */
 	void *config;
 	unsigned config_len;
 };
