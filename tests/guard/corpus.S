@@ -259,6 +259,27 @@ case percpu
 	jnz 1b
 	hlt
 
+/* Multiplication of long numbers as cryptography has it: products to registers that live in slots, loops that keep the flags. */
+case bignum
+	mov r8, rdx
+	mov rbx, rdi
+1:	mov rdx, [r8]
+	mov ecx, 4
+	xor eax, eax
+2:	mulx r14, r13, [rsi+rcx*8]
+	adcx r9, r13
+	adcx r10, r14
+	mulx r15, r13, r14
+	lea rcx, [rcx-1]
+	jrcxz 3f
+	jmp 2b
+3:	mov ecx, 4
+4:	adox r11, [rsi+rcx*8]
+	loop 4b
+	dec rbx
+	jnz 1b
+	hlt
+
 /* System calls: the user's side ... */
 case syscall
 	xor ebx, ebx
@@ -320,6 +341,7 @@ guard_cases:
 	row straddle, 100
 	row string, 20
 	row percpu, 100
+	row bignum, 50
 	row syscall, 100, 1
 	.quad 0, 0, 0, 0
 	.section .note.GNU-stack, "", @progbits

@@ -122,6 +122,7 @@ static void fill_xstate(struct rng *r, uint8_t *x)
 static bool encode(struct rng *r, const struct form *f, struct test *t)
 {
 	bool vex = f->in.encoding == ZYDIS_INSTRUCTION_ENCODING_VEX, mem = f->in.has_modrm && f->in.modrm >> 6 != 3;
+	bool high = !pick(r, 4); /* R13-R15 wherever a register is: the translator has no host registers for them */
 	unsigned n = 0, i = 0;
 	uint8_t *c = t->code, modrm = f->in.modrm;
 
@@ -137,14 +138,16 @@ static bool encode(struct rng *r, const struct form *f, struct test *t)
 		memcpy(c + n, f->bytes, 4);
 		c[n + 1] = (uint8_t)((c[n + 1] & 0x1f) | (rnd(r) & 0xe0));
 		if ((c[n + 2] & 0x78) != 0x78)
-			c[n + 2] = (uint8_t)((c[n + 2] & ~0x78) | (rnd(r) & 0x78));
+			c[n + 2] = (uint8_t)((c[n + 2] & ~0x78) | (high ? pick(r, 3) << 3 : rnd(r) & 0x78));
+		if (high)
+			c[n + 1] &= 0x1f;
 		n += 4;
 		i = 4;
 	} else {
-		uint8_t rex = (uint8_t)((f->in.rex & 8) | pick(r, 8));
+		uint8_t rex = (uint8_t)((f->in.rex & 8) | (high ? 5 : pick(r, 8)));
 
 		if (rex || pick(r, 2))
-			if (f->in.rex || pick(r, 2))
+			if (f->in.rex || high || pick(r, 2))
 				c[n++] = 0x40 | rex;
 		if (f->in.has_rex)
 			i++;
@@ -153,11 +156,11 @@ static bool encode(struct rng *r, const struct form *f, struct test *t)
 	}
 	if (f->in.has_modrm) {
 		if (!f->reg_fixed)
-			modrm = (uint8_t)((modrm & 0xc7) | pick(r, 8) << 3);
+			modrm = (uint8_t)((modrm & 0xc7) | (high ? 5 + pick(r, 3) : pick(r, 8)) << 3);
 		if (mem)
 			modrm = (uint8_t)((modrm & 0x38) | pick(r, 3) << 6 | (f->in.has_vsib ? 4 : pick(r, 8)));
 		else if (f->in.op[0].kind != OPND_NONE && f->in.kind != INSN_X87)
-			modrm = (uint8_t)((modrm & 0xf8) | pick(r, 8));
+			modrm = (uint8_t)((modrm & 0xf8) | (high ? 5 + pick(r, 3) : pick(r, 8)));
 		else if (f->in.kind == INSN_X87 && f->in.map != ZYDIS_OPCODE_MAP_DEFAULT)
 			modrm = (uint8_t)((modrm & 0xf8) | pick(r, 8));
 		c[n] = modrm;

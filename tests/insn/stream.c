@@ -61,7 +61,9 @@ static unsigned put_branch(struct rng *r, uint8_t *p)
 	case 0:
 		p[n++] = 0xeb;
 		break;
-	case 1:
+	case 1: /* LOOP and JRCXZ, or their narrow forms */
+		if (!pick(r, 4))
+			p[n++] = 0x67;
 		p[n++] = 0xe0 | (uint8_t)pick(r, 4);
 		break;
 	default:
@@ -133,9 +135,13 @@ static void aim_branches(struct rng *r, struct stream *s)
 		/* Forward mostly: a loop that the flags do not end is for the watchdog. */
 		unsigned to = pick(r, 8) ? i + 1 + pick(r, s->n - i) : pick(r, s->n);
 		int rel = (int)s->off[to] - (int)s->off[i + 1];
+		unsigned len = s->off[i + 1] - s->off[i];
 
-		if (s->off[i + 1] - s->off[i] == 2 && (p[0] == 0xeb || (p[0] & 0xfc) == 0xe0 || (p[0] & 0xf0) == 0x70))
-			p[1] = (uint8_t)(rel >= -128 && rel <= 127 ? rel : 0);
+		if (len == 3 && p[0] == 0x67 && (p[1] & 0xfc) == 0xe0)
+			p++;
+		else if (len != 2 || (p[0] != 0xeb && (p[0] & 0xfc) != 0xe0 && (p[0] & 0xf0) != 0x70))
+			continue;
+		p[1] = (uint8_t)(rel >= -128 && rel <= 127 ? rel : 0);
 	}
 }
 

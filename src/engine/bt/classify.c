@@ -90,8 +90,8 @@ static bool is_flow(enum bt_mode mode, const struct insn *in)
 		       (in->op[0].kind == OPND_GPR || (in->op[0].kind == OPND_MEM && in->op[0].size == word));
 	case M(RET):
 		return in->opsize == word && (in->opcode == 0xc3 || in->opcode == 0xc2);
-	case M(JCXZ): case M(JECXZ): case M(JRCXZ): case M(LOOP): case M(LOOPE): case M(LOOPNE):
-		return false;
+	case M(JCXZ): case M(LOOP): case M(LOOPE): case M(LOOPNE):
+		return in->addrsize != 2 && in->opsize != 2;
 	default:
 		return in->category == ZYDIS_CATEGORY_COND_BR && in->opsize != 2;
 	}

@@ -42,7 +42,8 @@ static bool closes_loop(const struct tr *t, unsigned i)
 {
 	const struct insn *in = &t->insn[i];
 
-	return in->op[0].kind == OPND_REL && in->mnemonic != M(CALL) && tr_classify(t->bt, t->mode, in) == TR_FLOW &&
+	/* JRCXZ and LOOP, E0 to E3, have no opposite to leave the loop by. */
+	return in->op[0].kind == OPND_REL && in->mnemonic != M(CALL) && (in->opcode & 0xfc) != 0xe0 && tr_classify(t->bt, t->mode, in) == TR_FLOW &&
 	       (int32_t)t->insn_off[i + 1] + (int32_t)in->imm[0] == (int32_t)t->insn_off[0];
 }
 

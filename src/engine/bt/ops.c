@@ -252,6 +252,34 @@ static bool op_jcc(struct tr *t)
 	return true;
 }
 
+static void short_jump(struct tr *t, unsigned opcode, unsigned over)
+{
+	emit_byte(&t->e, opcode);
+	emit_byte(&t->e, over);
+}
+
+/* JRCXZ and LOOP: the host's have a short form only, so they lead around a jump of 5 bytes or to it. */
+static bool op_count_branch(struct tr *t)
+{
+	const struct insn *in = tr_insn(t);
+	bool loop = in->opcode != 0xe3, narrow = in->addrsize == 4;
+
+	if (in->opcode <= 0xe1 && t->slot)
+		tr_flags_to_host(t, t->held[1] < 0 ? R14 : t->held[0] < 0 ? R13 : NOREG);
+	if (loop)
+		emit_op_mem(&t->e, !narrow, 0x8d, RCX, EMEM(RCX, -1));
+	if (in->opcode <= 0xe1) /* LOOPNE, LOOPE: around all that follows */
+		short_jump(t, in->opcode == 0xe1 ? 0x75 : 0x74, narrow ? 8 : 7);
+	if (narrow)
+		emit_byte(&t->e, 0x67);
+	short_jump(t, 0xe3, loop ? 5 : 2);
+	if (!loop)
+		short_jump(t, 0xeb, 5);
+	tr_jcc(t, CC_ALWAYS, branch_target(t));
+	t->scratch_known = true;
+	return true;
+}
+
 /* --- the rest ---------------------------------------------------------------------------------------------------- */
 
 /* No displaced register is involved: the instruction itself with at most RSP renamed. */
@@ -435,6 +463,7 @@ static bool emit_flow(struct tr *t)
 	case M(MOV): return op_mov_from_seg(t);
 	case M(SYSCALL): return op_syscall(t, 0, 0);
 	case M(SYSRET): return op_syscall(t, SITE_SYSRET, in->opsize);
+	case M(JECXZ): case M(JRCXZ): case M(LOOP): case M(LOOPE): case M(LOOPNE): return op_count_branch(t);
 	default: return op_jcc(t);
 	}
 }

@@ -290,6 +290,39 @@ static void flags_for_insn(struct tr *t, const struct insn *in)
 		t->slot = false; /* nothing of the old flags is needed any more */
 }
 
+/* BMI instructions with one displaced register more than there are scratch ones: what is named by ModRM.rm is read first, into the register that
+ * the result goes to. ModRM.reg and VEX.vvvv name a displaced register each. */
+static bool compute_three(struct tr *t, const struct insn *in, const struct insn_operand *mo)
+{
+	struct tr_subst s = {.rm = R13, .reg = R13, .opcode = -1, .vvvv = R14};
+	struct emem m = EMEMX(R13, R14, 1, 0);
+
+	if (in->encoding != ZYDIS_INSTRUCTION_ENCODING_VEX || in->kind != INSN_INT)
+		return false;
+	if (mo && !tr_span_operand(t, false, mo->size, &m)) {
+		if (!tr_address(t))
+			return false;
+		tr_lookup(t, false, mo->size);
+	}
+	if (mo)
+		emit_op_mem(&t->e, mo->size == 8, 0x8b, R13, m);
+	tr_held_forget(t);
+	for (unsigned i = 0; i < in->nops; i++) {
+		const struct insn_operand *o = &in->op[i];
+
+		if (o->enc == ENC_RM && !mo)
+			tr_get(t, R13, o->reg);
+		else if (o->enc == ENC_VVVV && o->read)
+			tr_get(t, R14, o->reg);
+	}
+	flags_for_insn(t, in);
+	tr_reencode(t, in, &s);
+	for (unsigned i = 0; i < in->nops; i++)
+		if (in->op[i].write && (in->op[i].enc == ENC_REG || in->op[i].enc == ENC_VVVV))
+			tr_put(t, in->op[i].reg, in->op[i].enc == ENC_REG ? R13 : R14);
+	return true;
+}
+
 static bool compute_mem(struct tr *t, const struct insn *in, const struct insn_operand *mo)
 {
 	uint8_t avail[] = {R14};
@@ -298,7 +331,9 @@ static bool compute_mem(struct tr *t, const struct insn *in, const struct insn_o
 	struct emem m = EMEMX(R13, R14, 1, 0);
 	int n = assign_scratch(in, &s, sc, avail, 1);
 
-	if (n < 0 || touches_high8(in) || !size_handled(mo->size))
+	if (n < 0)
+		return compute_three(t, in, mo);
+	if (touches_high8(in) || !size_handled(mo->size))
 		return false;
 	if (tr_span_operand(t, mo->write, mo->size, &m)) {
 		avail[0] = tr_other_scratch(m.base == R13 || m.index == R13 ? R13 : R14);
@@ -397,8 +432,10 @@ static bool compute_reg(struct tr *t, const struct insn *in)
 		return true;
 	}
 	n = assign_scratch(in, &s, sc, avail, 2);
+	if (n < 0)
+		return compute_three(t, in, NULL);
 	/* AH..BH exist without REX only, and R15 (guest RSP) needs one. */
-	if (n < 0 || (touches_high8(in) && (s.rm == R15 || s.reg == R15)))
+	if (touches_high8(in) && (s.rm == R15 || s.reg == R15))
 		return false;
 	t->scratch_known = true;
 	for (int k = 0; k < n; k++) {

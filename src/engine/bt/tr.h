@@ -197,7 +197,7 @@ uint16_t tr_flags_used(const struct bt *bt, enum bt_mode mode, const struct insn
 void tr_emit_insns(struct tr *t, unsigned n);
 void tr_exit_direct(struct tr *t, int32_t target);   /* target relative to the page base */
 void tr_exit_dispatch(struct tr *t, int32_t adjust); /* target address in r13; RSP has been moved by adjust */
-void tr_jcc(struct tr *t, enum cond cc, int32_t target);
+void tr_jcc(struct tr *t, enum cond cc, int32_t target); /* CC_ALWAYS: code before it may lead around it */
 /* Adds the link of a jump that leaves before the current instruction for a translation without spans. */
 void tr_link_plain(struct tr *t, uint8_t *jump);
 void tr_flags_to_slot(struct tr *t);                 /* loses r14 */

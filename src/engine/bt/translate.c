@@ -80,7 +80,7 @@ void tr_exit_direct(struct tr *t, int32_t target)
 
 void tr_jcc(struct tr *t, enum cond cc, int32_t target)
 {
-	new_link(t, emit_jcc(&t->e, cc, emit_here(&t->e)), target);
+	new_link(t, cc == CC_ALWAYS ? emit_jmp(&t->e, emit_here(&t->e)) : emit_jcc(&t->e, cc, emit_here(&t->e)), target);
 }
 
 /* The jump table's entry for bits 1..11 of the target, or out of line to the thunk that fills it (jump.c). */
