@@ -74,7 +74,7 @@ struct tr {
 	unsigned n, i;                       /* instructions decoded; the one being emitted */
 	bool open;                           /* the block falls through to insn_off[n] */
 	bool crossing;                       /* the instruction there crosses the page or cannot be decoded */
-	bool tail_known;                     /* the page behind this one has been executed */
+	bool tail_known;                     /* the page behind this one has been executed, or is too far away to matter */
 	uint32_t tail;                       /* page behind this one, if the only instruction reaches into it */
 	uint8_t *guard;                      /* the branch taken if another page is behind this one now */
 	uint32_t guard_site;

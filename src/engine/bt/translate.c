@@ -164,7 +164,7 @@ static bool decode_crossing(struct tr *t, const uint8_t *page, unsigned off, uin
 static void decode_block(struct tr *t, const uint8_t *page, unsigned off, uint32_t tail)
 {
 	t->open = true;
-	t->tail_known = tail != 0;
+	t->tail_known = tail || PAGE_SIZE - off >= INSN_MAX_LEN;
 	while (t->n < BT_BLOCK_INSNS && off < PAGE_SIZE) {
 		struct insn *in = &t->insn[t->n];
 
