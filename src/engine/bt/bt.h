@@ -6,7 +6,7 @@
  * keyed by (frame, mode, offset) and position independent; a *site* is a place in a block that may leave to C and come back
  * (a memory access, an interpreted instruction); a *link* is a direct branch out of a block, patched once its target exists.
  *
- * Everything is dropped together when any array is full (bt_flush). Indices, not pointers: 0 = none.
+ * The cache is filled part by part, and the oldest part dropped when all are full (part.c). Indices, not pointers: 0 = none.
  * Owner: the vCPU's thread.
  */
 #ifndef ENGINE_BT_BT_H
@@ -22,21 +22,33 @@
 enum bt_mode { BT_K64, BT_U64, BT_U32 };
 static inline enum insn_mode bt_insn_mode(enum bt_mode mode) { return mode == BT_U32 ? INSN_MODE_32 : INSN_MODE_64; }
 
-/* Code that runs and, behind it, code that is left for rarely: apart, so that the former lies close together. All vCPUs' lie below 2 GiB. */
+/* The cache consists of parts that are filled and dropped in turn. Each has its share of the code that runs, of the code that is left for
+ * rarely (apart, so that the former lies close together), and of every array. */
 #ifdef TORTURE_TINYCACHE
-#define BT_HOT_SIZE(vcpus) (36u << 10) /* one block of the largest size and 3 KiB */
-#define BT_COLD_SIZE(vcpus) (36u << 10)
+#define BT_PARTS 4
+#define BT_PART_HOT(vcpus) ((void)(vcpus), 36u << 10) /* one block of the largest size and 3 KiB */
+#define BT_PART_COLD(vcpus) ((void)(vcpus), 36u << 10)
 #else
-#define BT_HOT_SIZE(vcpus) ((vcpus) <= 8 ? 40u << 20 : 20u << 20)
-#define BT_COLD_SIZE(vcpus) ((vcpus) <= 8 ? 24u << 20 : 12u << 20)
+#define BT_PARTS 8
+#define BT_PART_HOT(vcpus) ((vcpus) <= 8 ? 12u << 20 : 6u << 20)
+#define BT_PART_COLD(vcpus) ((vcpus) <= 8 ? 5u << 20 : 5u << 19)
 #endif
-#define BT_MAX_PAGES 8192
-#define BT_MAX_BLOCKS (256u << 10)
-#define BT_MAX_SITES (1536u << 10)
-#define BT_MAX_LINKS (768u << 10)
+#define BT_PART_BLOCKS (64u << 10)
+#define BT_PART_SITES (384u << 10)
+#define BT_PART_LINKS (256u << 10)
+#define BT_MAX_BLOCKS (1 + BT_PARTS * BT_PART_BLOCKS)
+#define BT_MAX_SITES (1 + BT_PARTS * BT_PART_SITES)
+#define BT_MAX_LINKS (1 + BT_PARTS * BT_PART_LINKS)
+#define BT_MAX_PAGES 16384
 #define BT_HASH_SIZE (256u << 10)
+/* Where code caches are mapped: below where programs without a choice of address, their libraries and their mappings begin, above a
+ * sanitizer's shadow. */
+#define BT_CODE_FROM 0x100100000000u
+#define BT_CODE_TO 0x200000000000u
+/* The stubs, before the parts. */
+#define BT_STUBS 4096u
 #define BT_BLOCK_INSNS 48
-/* Bytes of host code a block may need at most; less left in the cache = flush. */
+/* Bytes of host code a block may need at most; less left = the part is full. */
 #define BT_BLOCK_BYTES (32u << 10)
 
 struct bt_page {
@@ -44,6 +56,7 @@ struct bt_page {
 	uint32_t first_block; /* list through bt_block.next_in_page */
 	uint32_t first_tail;  /* blocks of the page before that end in this one, through bt_block.next_tail */
 	uint32_t hash_next;
+	uint32_t cut;         /* the generation in which a part's blocks were last taken off these lists */
 	uint8_t mode;
 	bool plain;           /* translations without spans, entered where a span straddles two guest pages */
 };
@@ -83,11 +96,13 @@ struct bt_site {
 	int32_t adjust;       /* an indirect branch at its dispatch: what it has added to RSP by then */
 };
 
+#define BT_FIRST_IN BIT(31)
 struct bt_link {
 	uint32_t patch;       /* host offset of the rel32 */
 	uint32_t stub;        /* host offset of the cold code that calls bt_stub_link */
 	int32_t target;       /* guest address relative to the page base of the source */
 	uint32_t next_in;
+	uint32_t prev_in;     /* the link before it, or BT_FIRST_IN and the block; 0 = not patched */
 	uint32_t block;       /* source */
 	bool slot;            /* guest flags are in the flag slot on this edge */
 	bool backward;
@@ -105,10 +120,12 @@ struct bt {
 	struct vcpu *v;
 	uint8_t *code_w;      /* code cache: writable and executable alias */
 	uintptr_t code_x;
-	uint32_t hot_size, code_size; /* of the part that runs, and of both */
-	uint32_t code_used, code_reserved;  /* ends of the hot part in use and of the stubs at its start */
-	uint32_t cold_used;    /* end of the cold part in use */
-	uint32_t *etab;       /* per page 4096 entries: code offset by page offset, 0 = miss; low 2 GiB */
+	uint32_t hot_size, code_size; /* of the stubs and what runs, and with what is out of line */
+	uint32_t stubs_end;
+	unsigned part;        /* the one being filled ... */
+	uint32_t code_used, cold_used, nblocks, nsites, nlinks; /* ... how far: the next free byte or entry ... */
+	struct bt_ends { uint32_t code, cold, blocks, sites, links; } end, used[BT_PARTS]; /* ... up to where; how far the others are, 0 = not at all */
+	uint32_t *etab;       /* per page 4096 entries: code offset by page offset, 0 = miss */
 	struct bt_jump *jump;     /* BT_JUMPS entries for each context and, within that, user and supervisor mode */
 	uint32_t jump_gen[MMU_CONTEXTS][2]; /* the x_gen at which a table was last emptied */
 	uint8_t user_mode[MMU_CONTEXTS]; /* which user mode the context's x_user entries belong to */
@@ -116,10 +133,9 @@ struct bt {
 	struct bt_block *block;
 	struct bt_site *site;
 	struct bt_link *link;
-	uint32_t npages, nblocks, nsites, nlinks;
-	uint32_t max_pages;
+	uint32_t npages;
 	uint32_t *block_hash, *page_hash;
-	uint32_t generation;  /* of bt_flush() */
+	uint32_t generation;  /* changes whenever blocks are dropped for want of room, or all of them */
 	uint32_t stub[BT_SVC_COUNT];
 	uint32_t jump_miss;    /* thunk of an indirect branch that found nothing in the jump table */
 	uint32_t crossing[33]; /* by access size: returns behind a 5-byte jump if [r13, r13+size) crosses a page */
@@ -133,7 +149,7 @@ struct bt {
 	struct bt_perf_map *perf_map;   /* NULL: nobody wants one */
 	bool leave;           /* bt_service must return to the run loop with `exit` */
 	struct {
-		uint64_t translated, blocks, flushes, links, misses, slow_fill, slow_interp, interp, signals, smc, events, loops;
+		uint64_t translated, blocks, flushes, parts, links, misses, slow_fill, slow_interp, interp, signals, smc, events, loops;
 	} stats;
 };
 
@@ -143,6 +159,7 @@ static inline struct bt *bt_of(const struct vcpu *v) { return engine_slots(v)->b
 int bt_cache_create(struct bt *bt);
 void bt_cache_destroy(struct bt *bt);
 void bt_flush(struct bt *bt);
+void bt_block_unlist(struct bt *bt, uint32_t first, uint32_t end, uint32_t block); /* with all of [first, end), the oldest blocks of all */
 void bt_get_ready(struct bt *bt);                       /* before a translation: memory for it, without faults of the host */
 uint32_t bt_page_get(struct bt *bt, gfn_t gfn, enum bt_mode mode, bool plain); /* finds or adds; 0 = full */
 uint32_t bt_block_find(const struct bt *bt, uint32_t page, unsigned off);
@@ -154,10 +171,18 @@ uint32_t bt_block_at(const struct bt *bt, uint32_t host);                   /* b
 uint32_t bt_site_find(const struct bt *bt, uint32_t host);                  /* likewise */
 static inline uint32_t bt_etab_off(uint32_t page) { return page * 4096 * 4; }
 
+/* part.c: which part is filled, and dropping the oldest. */
+void bt_part_first(struct bt *bt);                      /* all are empty: begins with the first */
+void bt_part_next(struct bt *bt);                       /* the current one is full: drops the next and goes on there */
+bool bt_part_room(const struct bt *bt);                 /* for one more block */
+unsigned bt_part_of(const struct bt *bt, uint32_t host); /* of a code offset behind the stubs */
+void bt_part_bytes(const struct bt *bt, uint64_t *hot, uint64_t *cold); /* of code in use */
+
 /* jump.c: the jump tables of indirect branches. */
 int bt_jump_create(struct bt *bt);
 void bt_jump_destroy(struct bt *bt);
 void bt_jump_forget(struct bt *bt, uint32_t block);    /* no indirect branch enters the block any more */
+void bt_jump_forget_all(struct bt *bt);
 uint64_t bt_jump_table(struct bt *bt, bool super);     /* of the current context, emptied if need be: value of H_JUMP */
 void bt_jump_thunk(struct bt *bt, struct emit *e);     /* writes the code behind a miss; once, after the tables are mapped */
 
@@ -165,9 +190,10 @@ void bt_jump_thunk(struct bt *bt, struct emit *e);     /* writes the code behind
  * where v->rip is, or 0 if that is not known. The frames of both have been marked (mem_code_mark). */
 uint32_t bt_translate(struct bt *bt, uint32_t page, unsigned off, uint32_t tail);
 
-/* link.c: patches link l to jump to block b. */
-void bt_link_patch(struct bt *bt, uint32_t l, uint32_t b, bool cross_page);
+/* link.c: patches link l to jump to block b. False if there is no room for the bridge that it needs. */
+bool bt_link_patch(struct bt *bt, uint32_t l, uint32_t b, bool cross_page);
 void bt_unlink_incoming(struct bt *bt, uint32_t b);
+void bt_link_forget(struct bt *bt, uint32_t l);        /* its block has been dropped: no block lists it any more */
 
 /* run.c */
 uint64_t bt_service(struct vcpu *v, unsigned reason);

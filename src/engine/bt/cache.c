@@ -4,10 +4,11 @@
  *
  * Invariants
  *  - A block is reachable (hash, dispatch table, links) only while it is not dead; invalidation undoes all three.
- *  - Blocks are allocated in order of host address, so a host address finds its block by binary search.
- *  - etab (dispatch by page offset) and the code itself lie below 2 GiB, so that translated code addresses them with
- *    32-bit displacements. etab page 0 is never used: an x entry of 0 finds only misses.
- *  - Memory is bounded at creation; when any array is full everything is dropped (bt_flush), never grown.
+ *  - In a part (part.c) blocks are allocated in order of host address, so a host address finds its block by binary search.
+ *  - Every list of blocks has the newest first, so the blocks of the oldest part are its end.
+ *  - Nothing else that can be executed lies where code does (BT_CODE_FROM; signal.c). etab (dispatch by page offset) has no page 0: an x
+ *    entry of 0 finds only misses.
+ *  - Memory is bounded at creation; when pages run out everything is dropped (bt_flush), when anything else does the oldest part.
  */
 #include "engine/bt/bt.h"
 
@@ -16,15 +17,15 @@
 
 #include "base/log.h"
 
-#define ETAB_BYTES(bt) ((size_t)(bt)->max_pages * 4096 * 4)
+#define ETAB_BYTES (BT_MAX_PAGES * (size_t)bt_etab_off(1))
 
-/* Maps `size` bytes of anonymous memory below 2 GiB, where nothing is mapped yet. */
-static void *map_low(size_t size, int prot)
+/* Address space for code, where nothing is mapped yet. */
+static void *map_code_space(size_t size)
 {
 	int flags = MAP_FIXED_NOREPLACE | MAP_NORESERVE | MAP_PRIVATE | MAP_ANONYMOUS;
 
-	for (uintptr_t at = 0x10000000; at + size < 0x7fff0000; at += 0x1000000) {
-		void *p = mmap((void *)at, size, prot, flags, -1, 0);
+	for (uintptr_t at = BT_CODE_FROM; at + size < BT_CODE_TO; at += BIT(30)) {
+		void *p = mmap((void *)at, size, PROT_NONE, flags, -1, 0);
 
 		if (p == (void *)at)
 			return p;
@@ -46,7 +47,7 @@ static void *map_array(size_t bytes)
 static int map_code(struct bt *bt)
 {
 	uint8_t *w = mmap(NULL, bt->code_size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-	void *x = map_low(bt->code_size, PROT_NONE);
+	void *x = map_code_space(bt->code_size);
 
 	bt->code_w = w;
 	bt->code_x = (uintptr_t)x;
@@ -85,7 +86,7 @@ static void write_thunks(struct bt *bt)
 		[BT_SVC_EVENT_HOST] = bt_stub_event_host, [BT_SVC_EVENT_SLOT] = bt_stub_event_slot,
 		[BT_SVC_SYSCALL] = bt_stub_syscall,       [BT_SVC_STRAY] = bt_stub_stray,
 	};
-	struct emit e = bt_emit_at_end(bt);
+	struct emit e = {.w = bt->code_w, .end = bt->code_w + BT_STUBS, .x_minus_w = (int64_t)(bt->code_x - (uintptr_t)bt->code_w)};
 
 	for (unsigned i = 0; i < BT_SVC_COUNT; i++) {
 		bt->stub[i] = (uint32_t)(e.w - bt->code_w);
@@ -98,12 +99,13 @@ static void write_thunks(struct bt *bt)
 	}
 	write_crossing_checks(bt, &e);
 	bt_jump_thunk(bt, &e);
-	bt->code_reserved = (uint32_t)(e.w - bt->code_w + 63) & ~63u;
+	BUG_ON(e.full);
+	bt->stubs_end = (uint32_t)(e.w - bt->code_w);
 }
 
 static int map_tables(struct bt *bt)
 {
-	bt->etab = map_low(ETAB_BYTES(bt), PROT_READ | PROT_WRITE);
+	bt->etab = map_array(ETAB_BYTES);
 	bt->page = map_array(BT_MAX_PAGES * sizeof(*bt->page));
 	bt->block = map_array(BT_MAX_BLOCKS * sizeof(*bt->block));
 	bt->site = map_array(BT_MAX_SITES * sizeof(*bt->site));
@@ -120,24 +122,21 @@ int bt_cache_create(struct bt *bt)
 {
 	int r;
 
-	/* All vCPUs' dispatch tables and code lie below 2 GiB. */
-	bt->max_pages = bt->v->count <= 8 ? BT_MAX_PAGES : BT_MAX_PAGES / 2;
-	bt->hot_size = BT_HOT_SIZE(bt->v->count);
-	bt->code_size = bt->hot_size + BT_COLD_SIZE(bt->v->count);
+	bt->hot_size = BT_STUBS + BT_PARTS * BT_PART_HOT(bt->v->count);
+	bt->code_size = bt->hot_size + BT_PARTS * BT_PART_COLD(bt->v->count);
 	r = map_code(bt);
 	if (!r)
 		r = map_tables(bt);
 	if (!r)
 		r = bt_jump_create(bt);
 	if (r) {
-		log_error("the translator found no room below 2 GiB or no address space: raise `ulimit -v`, or use --engine interp");
+		log_error("the translator found no address space: raise `ulimit -v`, or use --engine interp");
 		return r;
 	}
-	madvise(bt->etab, ETAB_BYTES(bt), MADV_NOHUGEPAGE);
+	madvise(bt->etab, ETAB_BYTES, MADV_NOHUGEPAGE);
 	write_thunks(bt);
-	bt->code_used = bt->code_reserved;
-	bt->cold_used = bt->hot_size;
-	bt->npages = bt->nblocks = bt->nsites = bt->nlinks = 1;
+	bt->npages = 1;
+	bt_part_first(bt);
 	return 0;
 }
 
@@ -152,7 +151,7 @@ void bt_cache_destroy(struct bt *bt)
 	bt_jump_destroy(bt);
 	unmap(bt->code_w, bt->code_size);
 	unmap((void *)bt->code_x, bt->code_size);
-	unmap(bt->etab, ETAB_BYTES(bt));
+	unmap(bt->etab, ETAB_BYTES);
 	unmap(bt->page, BT_MAX_PAGES * sizeof(*bt->page));
 	unmap(bt->block, BT_MAX_BLOCKS * sizeof(*bt->block));
 	unmap(bt->site, BT_MAX_SITES * sizeof(*bt->site));
@@ -164,38 +163,39 @@ void bt_cache_destroy(struct bt *bt)
 struct emit bt_emit_at_end(struct bt *bt)
 {
 	return (struct emit){.w = bt->code_w + bt->code_used,
-			     .end = bt->code_w + bt->hot_size,
+			     .end = bt->code_w + bt->end.code,
 			     .x_minus_w = (int64_t)(bt->code_x - (uintptr_t)bt->code_w)};
 }
 
-/* Bytes [0, used + AHEAD) are about to be written: has the host provide them, AHEAD bytes at a time. */
+/* What lies behind `used` is about to be written: has the host provide it, AHEAD bytes at a time. *ready: up to where it has; the rest of
+ * a part that was left before its end counts as provided. Returns how many bytes before *ready it has been asked for. */
 #define AHEAD (256u << 10)
-static void ahead(void *base, size_t *ready, size_t used, size_t size)
+static size_t ahead(void *base, size_t *ready, size_t used, size_t size)
 {
-	size_t n = size - *ready < AHEAD ? size - *ready : AHEAD;
+	size_t from = *ready > used ? *ready : used & ~(size_t)PAGE_MASK, n = size - from < AHEAD ? size - from : AHEAD;
 
-	if (likely(used + AHEAD / 2 <= *ready) || !n)
-		return;
-	madvise((uint8_t *)base + *ready, n & ~(size_t)PAGE_MASK, MADV_POPULATE_WRITE);
-	*ready += n;
+	if (likely(used + AHEAD / 2 <= *ready) || from >= size)
+		return 0;
+	madvise((uint8_t *)base + from, n, MADV_POPULATE_WRITE);
+	*ready = from + n;
+	return n;
 }
 
-/* The same for one part of the code cache, its executable alias included. */
-static void code_ahead(struct bt *bt, size_t *ready, uint32_t part, uint32_t used, size_t size)
+/* The same for code, its executable alias included. */
+static void code_ahead(struct bt *bt, size_t *ready, uint32_t used, size_t size)
 {
-	size_t before = *ready;
+	size_t n = ahead(bt->code_w, ready, used, size);
 
-	ahead(bt->code_w + part, ready, used - part, size);
-	if (*ready != before)
-		madvise((void *)(bt->code_x + part + before), (*ready - before) & ~(size_t)PAGE_MASK, MADV_POPULATE_READ);
+	if (n)
+		madvise((void *)(bt->code_x + *ready - n), n, MADV_POPULATE_READ);
 }
 
 /* A fault of the host costs more than translating a block. Not for etab, most of whose pages stay unused. Where MADV_POPULATE_WRITE is not known (Linux before 5.14), pages come with
  * their faults. */
 void bt_get_ready(struct bt *bt)
 {
-	code_ahead(bt, &bt->ready.code, 0, bt->code_used, bt->hot_size);
-	code_ahead(bt, &bt->ready.cold, bt->hot_size, bt->cold_used, bt->code_size - bt->hot_size);
+	code_ahead(bt, &bt->ready.code, bt->code_used, bt->hot_size);
+	code_ahead(bt, &bt->ready.cold, bt->cold_used, bt->code_size);
 	ahead(bt->block, &bt->ready.block, bt->nblocks * sizeof(*bt->block), BT_MAX_BLOCKS * sizeof(*bt->block));
 	ahead(bt->site, &bt->ready.site, bt->nsites * sizeof(*bt->site), BT_MAX_SITES * sizeof(*bt->site));
 	ahead(bt->link, &bt->ready.link, bt->nlinks * sizeof(*bt->link), BT_MAX_LINKS * sizeof(*bt->link));
@@ -203,14 +203,13 @@ void bt_get_ready(struct bt *bt)
 
 void bt_flush(struct bt *bt)
 {
-	madvise(bt->etab, (size_t)bt->npages * 4096 * 4, MADV_DONTNEED);
+	madvise(bt->etab, bt->npages * (size_t)bt_etab_off(1), MADV_DONTNEED);
 	for (uint32_t i = 0; i < BT_HASH_SIZE; i++)
 		bt->block_hash[i] = 0;
 	for (uint32_t i = 0; i < BT_MAX_PAGES; i++)
 		bt->page_hash[i] = 0;
-	bt->npages = bt->nblocks = bt->nsites = bt->nlinks = 1;
-	bt->code_used = bt->code_reserved;
-	bt->cold_used = bt->hot_size;
+	bt->npages = 1;
+	bt_part_first(bt);
 	bt->generation++;
 	bt->stats.flushes++;
 	mmu_flush_all(&bt->v->mmu); /* the x entries */
@@ -228,7 +227,7 @@ uint32_t bt_page_get(struct bt *bt, gfn_t gfn, enum bt_mode mode, bool plain)
 	for (p = bt->page_hash[bucket]; p; p = bt->page[p].hash_next)
 		if (bt->page[p].gfn == gfn && bt->page[p].mode == mode && bt->page[p].plain == plain)
 			return p;
-	if (bt->npages == bt->max_pages)
+	if (bt->npages == BT_MAX_PAGES)
 		return 0;
 	p = bt->npages++;
 	bt->page[p] = (struct bt_page){.gfn = gfn, .mode = (uint8_t)mode, .plain = plain, .hash_next = bt->page_hash[bucket]};
@@ -300,6 +299,42 @@ static void unlist(struct bt *bt, uint32_t *at, uint32_t b, bool tail)
 		*at = tail ? bt->block[b].next_tail : bt->block[b].next_in_page;
 }
 
+/* Cuts a list behind the last block that is not in [first, end). */
+static void cut(struct bt *bt, uint32_t *at, uint32_t first, uint32_t end, bool tail)
+{
+	while (*at && (*at < first || *at >= end))
+		at = tail ? &bt->block[*at].next_tail : &bt->block[*at].next_in_page;
+	*at = 0;
+}
+
+static void cut_page(struct bt *bt, uint32_t page, uint32_t first, uint32_t end)
+{
+	struct bt_page *p = &bt->page[page];
+
+	if (p->cut == bt->generation)
+		return;
+	p->cut = bt->generation;
+	cut(bt, &p->first_block, first, end, false);
+	cut(bt, &p->first_tail, first, end, true);
+}
+
+/* Every list has its newest block first. */
+void bt_block_unlist(struct bt *bt, uint32_t first, uint32_t end, uint32_t b)
+{
+	struct bt_block *blk = &bt->block[b];
+	uint32_t *at = &bt->block_hash[block_bucket(blk->page, blk->off)];
+
+	while (*at && (*at < first || *at >= end))
+		at = &bt->block[*at].hash_next;
+	*at = 0;
+	cut_page(bt, blk->page, first, end);
+	if (blk->tail)
+		cut_page(bt, blk->tail, first, end);
+	blk->dead = true;
+	bt_unlink_incoming(bt, b);
+	bt->etab[(size_t)blk->page * 4096 + blk->off] = 0;
+}
+
 void bt_block_drop(struct bt *bt, uint32_t b)
 {
 	struct bt_block *blk = &bt->block[b];
@@ -351,9 +386,12 @@ bool bt_code_write(void *opaque, gfn_t gfn, unsigned off, unsigned len)
 
 uint32_t bt_block_at(const struct bt *bt, uint32_t host)
 {
+	unsigned part = host < BT_STUBS ? 0 : bt_part_of(bt, host);
 	bool cold = host >= bt->hot_size;
-	uint32_t lo = 1, hi = bt->nblocks;
+	uint32_t first = 1 + part * BT_PART_BLOCKS, lo = first, end = part == bt->part ? bt->nblocks : bt->used[part].blocks, hi = end;
 
+	if (host < BT_STUBS || first >= end)
+		return 0;
 	while (hi - lo > 1) {
 		uint32_t mid = lo + (hi - lo) / 2;
 
@@ -362,10 +400,8 @@ uint32_t bt_block_at(const struct bt *bt, uint32_t host)
 		else
 			hi = mid;
 	}
-	if (lo >= bt->nblocks)
-		return 0;
 	if (cold)
-		return host < bt->block[lo].cold_end ? lo : 0;
+		return host >= bt->block[lo].cold && host < bt->block[lo].cold_end ? lo : 0;
 	return host >= bt->block[lo].entry_ind && host < bt->block[lo].host_end ? lo : 0;
 }
 

@@ -69,6 +69,13 @@ void bt_jump_forget(struct bt *bt, uint32_t block)
 	}
 }
 
+void bt_jump_forget_all(struct bt *bt)
+{
+	for (unsigned c = 0; c < MMU_CONTEXTS; c++)
+		for (unsigned super = 0; super < 2; super++)
+			bt->jump_gen[c][super] = bt->v->mmu.ctx[c].x_gen[super] - 1;
+}
+
 uint64_t bt_jump_table(struct bt *bt, bool super)
 {
 	const struct mmu *mmu = &bt->v->mmu;
@@ -101,10 +108,13 @@ void bt_jump_thunk(struct bt *bt, struct emit *e)
 	emit_load32(e, R14, EMEMX(R14, R13, 4, 0));
 	emit_load32(e, R13, EMEM(RSP, H_RIP));
 	emit_and_imm32(e, R13, PAGE_MASK);
-	emit_load32(e, R14, EMEMX(R14, R13, 4, (int32_t)(uintptr_t)bt->etab));
+	emit_lea(e, R14, EMEMX(R14, R13, 4, 0));
+	emit_mov_imm(e, R13, (uintptr_t)bt->etab);
+	emit_load32(e, R14, EMEMX(R14, R13, 1, 0));
 	emit_op_reg(e, false, 0x85, R14, R14); /* test r14d, r14d */
 	absent = emit_jcc(e, CC_E, emit_here(e));
-	emit_lea(e, R14, EMEM(R14, (int32_t)bt->code_x));
+	emit_mov_imm(e, R13, bt->code_x);
+	emit_lea(e, R14, EMEMX(R14, R13, 1, 0));
 	emit_load(e, R13, EMEM(RSP, H_TMP0));
 	emit_store(e, EMEMX(NOREG, R13, 8, 8), R14);
 	emit_load(e, R14, EMEM(RSP, H_RIP));

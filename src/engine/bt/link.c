@@ -6,9 +6,14 @@
  * bridge that looks up the target's virtual page in the x table and compares it with the page that the target was translated
  * from: after a change of mapping the bridge falls back to dispatch. Flags: an edge carries them in the host register or in
  * the flag slot (link.slot); a bridge restores them if the target reads them (block.flags_in) and keeps them otherwise.
+ *
+ * Invariant: a bridge lies in the part that was being filled when the branch was linked, which is not older than the branch's own. As
+ * parts are dropped from the oldest on, no branch outlives its bridge.
  */
 #include "engine/bt/bt.h"
 
+/* More than any bridge takes. */
+#define BT_BRIDGE_BYTES 512
 
 /* RAX is kept in a register, which costs its reader no round trip through memory. */
 void bt_emit_flags_save(struct emit *e, unsigned scratch)
@@ -97,7 +102,35 @@ static void bridge_check_host(struct bt *bt, struct emit *e, const struct bt_lin
 	emit_store(e, EMEM(RSP, H_PB), R13);
 }
 
-void bt_link_patch(struct bt *bt, uint32_t li, uint32_t b, bool cross_page)
+/* Enters a link in the list of the block it leads to. */
+static void list_incoming(struct bt *bt, uint32_t li, uint32_t b)
+{
+	struct bt_link *l = &bt->link[li];
+	struct bt_block *to = &bt->block[b];
+
+	l->next_in = to->incoming;
+	l->prev_in = BT_FIRST_IN | b;
+	if (l->next_in)
+		bt->link[l->next_in].prev_in = li;
+	to->incoming = li;
+}
+
+void bt_link_forget(struct bt *bt, uint32_t li)
+{
+	struct bt_link *l = &bt->link[li];
+
+	if (!l->prev_in)
+		return;
+	if (l->prev_in & BT_FIRST_IN)
+		bt->block[l->prev_in & ~BT_FIRST_IN].incoming = l->next_in;
+	else
+		bt->link[l->prev_in].next_in = l->next_in;
+	if (l->next_in)
+		bt->link[l->next_in].prev_in = l->prev_in;
+	l->next_in = l->prev_in = 0;
+}
+
+bool bt_link_patch(struct bt *bt, uint32_t li, uint32_t b, bool cross_page)
 {
 	struct bt_link *l = &bt->link[li];
 	struct bt_block *to = &bt->block[b];
@@ -107,8 +140,8 @@ void bt_link_patch(struct bt *bt, uint32_t li, uint32_t b, bool cross_page)
 	struct emit e = bt_emit_at_end(bt);
 
 	if (cross_page || restore) {
-		if (bt->hot_size - bt->code_used < 512)
-			return; /* stays unlinked until the next flush */
+		if (bt->end.code - bt->code_used < BT_BRIDGE_BYTES)
+			return false;
 		dest = emit_here(&e);
 		if (cross_page && l->slot)
 			bridge_check_slot(bt, &e, l, bt_etab_off(to->page), l->target & ~4095);
@@ -120,9 +153,9 @@ void bt_link_patch(struct bt *bt, uint32_t li, uint32_t b, bool cross_page)
 		bt->code_used = (uint32_t)(e.w - bt->code_w);
 	}
 	emit_patch(&e, bt->code_w + l->patch, dest);
-	l->next_in = to->incoming;
-	to->incoming = li;
+	list_incoming(bt, li, b);
 	bt->stats.links++;
+	return true;
 }
 
 void bt_unlink_incoming(struct bt *bt, uint32_t b)
@@ -135,7 +168,7 @@ void bt_unlink_incoming(struct bt *bt, uint32_t b)
 
 		emit_patch(&e, bt->code_w + l->patch, bt->code_x + l->stub);
 		li = l->next_in;
-		l->next_in = 0;
+		l->next_in = l->prev_in = 0;
 	}
 	bt->block[b].incoming = 0;
 }

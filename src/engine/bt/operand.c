@@ -20,7 +20,7 @@ uint32_t tr_site(struct tr *t, unsigned flags, unsigned size)
 	struct bt *bt = t->bt;
 	uint32_t s = bt->nsites;
 
-	if (s == BT_MAX_SITES || t->npending == nitems(t->pending_next)) {
+	if (s == bt->end.sites || t->npending == nitems(t->pending_next)) {
 		t->overflow = true;
 		return 0;
 	}

@@ -60,7 +60,7 @@ bool bt_spot(const struct vcpu *v, uintptr_t pc, struct engine_spot *out)
 		return false;
 	b = bt_block_at(bt, host);
 	if (!b) {
-		out->kind = host >= bt->code_reserved ? SPOT_BRIDGE : host < bt->jump_miss ? SPOT_CROSSING : SPOT_JUMP;
+		out->kind = host >= BT_STUBS ? SPOT_BRIDGE : host < bt->jump_miss ? SPOT_CROSSING : SPOT_JUMP;
 		return true;
 	}
 	out->kind = bt->page[bt->block[b].page].mode * PARTS + part_of(bt, b, host);

@@ -7,7 +7,7 @@
  *    the interpreter see architectural state; on return sync_out() derives the hot slots from it again.
  *  - Translated code is left (return 0) whenever something is due at an instruction boundary: an event, a shutdown, a mode the
  *    translator does not handle. The run loop then decides.
- *  - After a flush no code address from before it is used: services compare bt->generation.
+ *  - After a flush, or after a part of the cache has been dropped, no code address from before is used: services compare bt->generation.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -156,7 +156,7 @@ static uint32_t page_behind(const struct bt *bt)
 	return page && bt->page[page].mode == mode_of(v) ? page : 0;
 }
 
-/* The block at v->rip of `page`; 0 if the cache is full. */
+/* The block at v->rip of `page`; 0 if there is no room. */
 static uint32_t translate(struct bt *bt, uint32_t page, unsigned off, uint32_t tail)
 {
 	unsigned was = prof_begin(bt->v->prof, PROF_TRANSLATE);
@@ -174,7 +174,7 @@ static uint32_t lookup(struct bt *bt, bool plain)
 	unsigned off = bt->v->rip & PAGE_MASK;
 	uint32_t b = 0, generation, tail;
 
-	/* A second round after the cache was full and has been dropped. */
+	/* A second round after the cache was full and has been dropped, or the oldest part of it. */
 	for (unsigned round = 0; round < 2 && !b; round++) {
 		uint32_t page = lookup_page(bt);
 
@@ -196,8 +196,10 @@ static uint32_t lookup(struct bt *bt, bool plain)
 			continue;
 		if (page)
 			b = translate(bt, page, off, tail && tail == page_behind(bt) ? tail : 0);
-		if (!b)
+		if (!page)
 			bt_flush(bt);
+		else if (!b)
+			bt_part_next(bt);
 	}
 	return b;
 }
@@ -320,8 +322,11 @@ static uint64_t link_branch(struct bt *bt, uint32_t l)
 	/* Inside a page the frame is not compared again: it must be the source's, though the page may have been mapped anew. */
 	moved = generation != bt->generation || (!cross && frame_of(bt, b) != frame_of(bt, bt->link[l].block));
 #ifndef TORTURE_NOCHAIN
-	if (!moved)
-		bt_link_patch(bt, l, b, cross);
+	if (!moved && !bt_link_patch(bt, l, b, cross)) {
+		/* Once more, where there is room: without a bridge every round would come here. */
+		bt_part_next(bt);
+		return dispatch(bt);
+	}
 #endif
 	(void)moved;
 	*hot(v, H_RIP) = v->rip;
@@ -499,11 +504,14 @@ static void bt_reset(struct vcpu *v)
 static void bt_stats(struct vcpu *v, void (*emit)(void *o, const char *name, uint64_t val), void *o)
 {
 	const struct bt *bt = bt_of(v);
+	uint64_t hot, cold;
 
+	bt_part_bytes(bt, &hot, &cold);
 	emit(o, "bt_translated_instructions", bt->stats.translated);
 	emit(o, "bt_blocks", bt->stats.blocks);
 	emit(o, "bt_loops", bt->stats.loops);
 	emit(o, "bt_flushes", bt->stats.flushes);
+	emit(o, "bt_parts_dropped", bt->stats.parts);
 	emit(o, "bt_links", bt->stats.links);
 	emit(o, "bt_dispatch_misses", bt->stats.misses);
 	emit(o, "bt_slow_fills", bt->stats.slow_fill);
@@ -512,8 +520,8 @@ static void bt_stats(struct vcpu *v, void (*emit)(void *o, const char *name, uin
 	emit(o, "bt_events", bt->stats.events);
 	emit(o, "bt_host_signals", bt->stats.signals);
 	emit(o, "bt_code_writes", bt->stats.smc);
-	emit(o, "bt_code_bytes", bt->code_used);
-	emit(o, "bt_cold_bytes", bt->cold_used - bt->hot_size);
+	emit(o, "bt_code_bytes", hot);
+	emit(o, "bt_cold_bytes", cold);
 }
 
 const struct engine_ops engine_bt = {

@@ -6,7 +6,8 @@
  * The handler decides nothing about the guest: it sends the thread to the stub that interprets the faulting instruction, whose
  * registers are still as before it, and the interpreter raises what the manual says.
  *
- * Translated code is the only code below 2 GiB (cache.c), and there RSP is the vcpu. Any other fault is ours: default action.
+ * Nothing but translated code executes between BT_CODE_FROM and BT_CODE_TO (cache.c), and there RSP is the vcpu. Any other fault is ours:
+ * default action.
  */
 #include <errno.h>
 #include <signal.h>
@@ -21,7 +22,7 @@ static bool redirect(greg_t *regs)
 	struct bt *bt;
 	uint32_t site;
 
-	if (pc >= 0x80000000u)
+	if (pc < BT_CODE_FROM || pc >= BT_CODE_TO)
 		return false;
 	v = (struct vcpu *)regs[REG_RSP];
 	bt = bt_of(v);

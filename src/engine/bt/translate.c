@@ -51,7 +51,7 @@ static uint32_t new_link(struct tr *t, uint8_t *jump, int32_t target)
 	struct bt *bt = t->bt;
 	uint32_t l = bt->nlinks;
 
-	if (l == BT_MAX_LINKS || t->nlinks == nitems(t->cold_link)) {
+	if (l == bt->end.links || t->nlinks == nitems(t->cold_link)) {
 		t->overflow = true;
 		return 0;
 	}
@@ -372,12 +372,6 @@ static void emit_cold(struct tr *t, uint8_t *event_ind, uint8_t *event_chk)
 	}
 }
 
-static bool room(const struct bt *bt)
-{
-	return bt->nblocks < BT_MAX_BLOCKS && bt->hot_size - bt->code_used >= BT_BLOCK_BYTES + 512 &&
-	       bt->code_size - bt->cold_used >= BT_BLOCK_BYTES;
-}
-
 /* Branches to blocks of this page that exist already need not go through C once. */
 static void link_known(struct bt *bt, uint32_t page, uint32_t first_link)
 {
@@ -389,7 +383,7 @@ static void link_known(struct bt *bt, uint32_t page, uint32_t first_link)
 		uint32_t b = target >= 0 && target < (int32_t)PAGE_SIZE && !bt->link[l].plain ? bt_block_find(bt, page, (unsigned)target) : 0;
 
 		if (b)
-			bt_link_patch(bt, l, b, false);
+			(void)bt_link_patch(bt, l, b, false); /* where there is no room, C does it */
 	}
 #else
 	(void)bt, (void)page, (void)first_link;
@@ -404,7 +398,7 @@ uint32_t bt_translate(struct bt *bt, uint32_t page, unsigned off, uint32_t tail)
 	uint8_t *event_ind, *event_chk;
 	const uint8_t *code = mem_frame(bt->v->mem, bt->page[page].gfn, false);
 
-	if (!room(bt) || !code)
+	if (!bt_part_room(bt) || !code)
 		return 0;
 	bt_get_ready(bt);
 	vcpu_fpu_park(bt->v); /* Zydis */
