@@ -280,6 +280,45 @@ case bignum
 	jnz 1b
 	hlt
 
+/* What a kernel does when it switches tasks or takes a page fault: system registers read and bases written. */
+case registers
+1:	mov rax, cr2
+	mov r13, cr3
+	mov rbx, cr4
+	mov ax, ds
+	mov [rsi], es
+	rdfsbase r14
+	wrfsbase r14
+	swapgs
+	rdgsbase rcx
+	wrgsbase rcx
+	swapgs
+	rdpid r15
+	rdtscp
+	xor eax, eax
+	xor edx, edx
+	push rsp
+	pop rsp
+	dec rdi
+	jnz 1b
+	hlt
+
+/* Back from an exception, in the same ring. */
+case iret
+1:	mov rax, rsp
+	mov ecx, ss
+	push rcx
+	push rax
+	pushf
+	mov ecx, cs
+	push rcx
+	lea rcx, [rip+2f]
+	push rcx
+	iretq
+2:	dec rdi
+	jnz 1b
+	hlt
+
 /* System calls: the user's side ... */
 case syscall
 	xor ebx, ebx
@@ -342,6 +381,8 @@ guard_cases:
 	row string, 20
 	row percpu, 100
 	row bignum, 50
+	row registers, 60
+	row iret, 60
 	row syscall, 100, 1
 	.quad 0, 0, 0, 0
 	.section .note.GNU-stack, "", @progbits

@@ -70,6 +70,7 @@ static struct bed *machine(const struct engine_ops *engine)
 	bed_long(b);
 	assert_int_equal(mem_write(b->fx.m, CODE_PA, corpus_begin, (size_t)(corpus_end - corpus_begin)), 0);
 	b->v->fpu.xcr0 = 7;
+	assert_int_equal(cpu_write_cr(b->v, 4, b->v->cr4 | CR4_FSGSBASE), 0);
 	assert_int_equal(cpu_wrmsr(b->v, 0xc0000081, (uint64_t)(S_UCODE32 & ~3u) << 48 | (uint64_t)S_KCODE << 32), 0);
 	assert_int_equal(cpu_wrmsr(b->v, 0xc0000082, guest_address(kernel_entry)), 0);
 	fx_map(&b->fx, USER + PAGE_SIZE, DATA_PA, 1, PTE_P | PTE_W | PTE_U);

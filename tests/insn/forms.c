@@ -17,8 +17,7 @@
 static const uint16_t excluded[] = {
 	M(SYSCALL), M(SYSENTER), M(SYSEXIT), M(SYSRET), M(INT), M(INT1), M(INT3), M(INTO), M(IRET), M(IRETD), M(IRETQ),
 	M(VMCALL), M(VMMCALL), /* a hypercall's answer is the hypervisor's */
-	M(CPUID), M(RDTSC), M(RDTSCP), M(RDPID), M(RDRAND), M(RDSEED), M(RDPMC), M(XGETBV), M(XSETBV),
-	M(RDFSBASE), M(RDGSBASE), M(WRFSBASE), M(WRGSBASE),           /* the harness' own thread pointer */
+	M(CPUID), M(RDTSC), M(RDTSCP), M(RDRAND), M(RDSEED), M(RDPMC), M(XGETBV), M(XSETBV),
 	M(SGDT), M(SIDT), M(SLDT), M(STR), M(SMSW),                    /* emulated by the host's kernel under UMIP */
 	M(LAR), M(LSL), M(VERR), M(VERW), M(LFS), M(LGS), M(LSS),      /* descriptors differ */
 	M(FXSAVE), M(FXSAVE64), M(FXRSTOR), M(FXRSTOR64), M(XSAVE), M(XSAVE64), M(XRSTOR), M(XRSTOR64), M(XSAVEC), M(XSAVEC64),
@@ -26,8 +25,14 @@ static const uint16_t excluded[] = {
 	M(RDMSR), M(WRMSR), M(INVPCID),
 };
 
-static bool is_excluded(const struct insn *in)
+/* The same in every engine, but not on the host: the harness' own thread pointer, the processor it runs on. */
+static const uint16_t engines_only[] = {M(RDPID), M(RDFSBASE), M(RDGSBASE), M(WRFSBASE), M(WRGSBASE)};
+
+static bool is_excluded(const struct insn *in, bool host)
 {
+	for (size_t i = 0; host && i < nitems(engines_only); i++)
+		if (engines_only[i] == in->mnemonic)
+			return true;
 	for (size_t i = 0; i < nitems(excluded); i++)
 		if (excluded[i] == in->mnemonic)
 			return true;
@@ -55,6 +60,7 @@ static bool same_form(const struct insn *a, const struct insn *b)
 }
 
 struct list {
+	bool host;
 	struct form *f;
 	size_t n, cap;
 	size_t map_start;
@@ -64,7 +70,7 @@ static void consider(struct list *l, const uint8_t *bytes, unsigned opcode_off, 
 {
 	struct insn in;
 
-	if (insn_decode(&in, INSN_MODE_64, bytes, 15) || is_excluded(&in))
+	if (insn_decode(&in, INSN_MODE_64, bytes, 15) || is_excluded(&in, l->host))
 		return;
 	for (size_t i = l->map_start; i < l->n; i++)
 		if (same_form(&l->f[i].in, &in))
@@ -164,9 +170,9 @@ static void vex_forms(struct list *l)
 	}
 }
 
-size_t forms_enumerate(struct form **out)
+size_t forms_enumerate(struct form **out, bool host)
 {
-	struct list l = {0};
+	struct list l = {.host = host};
 
 	legacy_forms(&l);
 	vex_forms(&l);

@@ -48,7 +48,7 @@ struct form {
 	uint8_t opcode_off;    /* of the last opcode byte */
 	struct insn in;
 };
-size_t forms_enumerate(struct form **out);
+size_t forms_enumerate(struct form **out, bool host);   /* host: only what the host can be compared in */
 
 /* gen.c: a concrete instruction and a state to run it in. False if this draw does not work out. */
 struct test {

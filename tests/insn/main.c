@@ -235,7 +235,7 @@ int main(int argc, char **argv)
 		return 2;
 	}
 	precise = !strcmp(opt.engine, "interp");
-	nforms = forms_enumerate(&forms);
+	nforms = forms_enumerate(&forms, true);
 	if (!opt.count)
 		opt.count = nforms * 64;
 	for (uint64_t f = 0; f < nforms; f++) {

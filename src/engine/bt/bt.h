@@ -84,7 +84,8 @@ struct bt_block {
 };
 
 enum { SITE_SLOT = 1 /* guest flags are in the flag slot */, SITE_WRITE = 2, SITE_END = 4 /* always re-dispatch afterwards */,
-       SITE_SYSRET = 8 /* SYSRET, not SYSCALL */, SITE_CROSSING = 16 /* an instruction that ends in a page not executed yet */ };
+       SITE_SYSRET = 8 /* SYSRET, not SYSCALL */, SITE_CROSSING = 16 /* an instruction that ends in a page not executed yet */,
+       SITE_IRET = 32 /* likewise */ };
 struct bt_site {
 	uint32_t start;       /* host offsets: the instruction's lookup (where a filled access retries) */
 	uint32_t next;        /* ... code of the next guest instruction */
@@ -142,7 +143,7 @@ struct bt {
 	struct {               /* bytes that the host has been asked for, from the beginning of each */
 		size_t code, cold, block, site, link;
 	} ready;
-	bool fpu_ok, tsd;     /* facts translations are specialised on */
+	bool fpu_ok, tsd, fsgsbase; /* facts translations are specialised on */
 	bool single;          /* lockstep: leave after every block; blocks end before interpreted instructions */
 	enum exit_reason exit;
 	uint32_t gen;         /* v->mmu.gen when a service began: what the running block knows of the tables */

@@ -74,7 +74,7 @@ static bool is_stack(enum bt_mode mode, const struct insn *in)
 		return in->stacksize == word && in->opsize == word &&
 		       (o->kind == OPND_GPR || o->kind == OPND_IMM || o->kind == OPND_MEM);
 	if (in->mnemonic == M(POP))
-		return in->opsize == word && o->kind == OPND_GPR && o->reg != RSP;
+		return in->opsize == word && o->kind == OPND_GPR;
 	return false;
 }
 
@@ -94,29 +94,6 @@ static bool is_flow(enum bt_mode mode, const struct insn *in)
 		return in->addrsize != 2 && in->opsize != 2;
 	default:
 		return in->category == ZYDIS_CATEGORY_COND_BR && in->opsize != 2;
-	}
-}
-
-/* System instructions worth code of their own; those that need privilege in supervisor mode only. */
-static bool is_inline_system(const struct bt *bt, enum bt_mode mode, const struct insn *in)
-{
-	switch (in->mnemonic) {
-	case M(RDTSC):
-		return !bt->tsd && !bt->single;
-	case M(STI):
-		return mode == BT_K64 && !bt->single;
-	case M(CLI): case M(SWAPGS):
-		return mode == BT_K64;
-	case M(PUSHFQ):
-		return mode != BT_U32 && in->opsize == 8;
-	case M(MOV): /* from a segment register */
-		return in->op[0].kind == OPND_GPR && in->op[1].kind == OPND_SEG && in->op[0].size >= 4;
-	case M(SYSCALL):
-		return mode == BT_U64 && !bt->single;
-	case M(SYSRET):
-		return mode == BT_K64 && !bt->single;
-	default:
-		return false;
 	}
 }
 
@@ -146,7 +123,7 @@ enum tr_class tr_classify(const struct bt *bt, enum bt_mode mode, const struct i
 		return TR_NOP;
 	if (computes(in) && !in->hidden_mem)
 		return TR_COMPUTE;
-	if (is_stack(mode, in) || is_flow(mode, in) || in->mnemonic == M(LEA) || is_inline_system(bt, mode, in))
+	if (is_stack(mode, in) || is_flow(mode, in) || in->mnemonic == M(LEA) || tr_system_handled(bt, mode, in))
 		return TR_FLOW;
 	if (mode != BT_U32 && !bt->single && tr_string_handled(in))
 		return TR_FLOW;
@@ -169,8 +146,10 @@ uint16_t tr_flags_killed(const struct insn *in)
 			if (in->op[i].kind == OPND_IMM && (in->imm[in->op[i].reg] & (in->opsize == 8 ? 63 : 31)))
 				return in->flags_write & FL_ARITH;
 		return 0;
-	case M(PUSHFQ): case M(CMPXCHG8B): case M(CMPXCHG16B):
-		return in->mnemonic == M(PUSHFQ) ? 0 : FL_ZF;
+	case M(PUSHFQ): case M(MOV): /* from a control register: undefined */
+		return 0;
+	case M(CMPXCHG8B): case M(CMPXCHG16B):
+		return FL_ZF;
 	case M(MUL): case M(IMUL): case M(DIV): case M(IDIV): case M(BSF): case M(BSR): case M(TZCNT): case M(LZCNT):
 		/* Some processors leave the undefined ones as they were, and so do we then. */
 		return in->flags_write & ~in->flags_undef & FL_ARITH;
@@ -190,7 +169,8 @@ uint16_t tr_flags_used(const struct bt *bt, enum bt_mode mode, const struct insn
 		return FL_ARITH;
 	if (c == TR_FLOW && in->category == ZYDIS_CATEGORY_COND_BR)
 		return FL_ARITH; /* a side exit */
-	if (in->mnemonic == M(PUSHFQ) || in->mnemonic == M(SYSCALL) || in->mnemonic == M(SYSRET) || in->mnemonic == M(STI))
+	if (in->mnemonic == M(PUSHFQ) || in->mnemonic == M(SYSCALL) || in->mnemonic == M(SYSRET) || in->mnemonic == M(IRETQ) ||
+	    in->mnemonic == M(STI))
 		return FL_ARITH;
 	if (c == TR_FLOW)
 		return 0; /* what a branch leaves alive is in live_after */

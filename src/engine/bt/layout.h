@@ -48,7 +48,7 @@
 #define BT_SVC_LINK       3 /* direct branch not linked yet */
 #define BT_SVC_EVENT_HOST 4 /* v->event was nonzero at a block's entry; flags in the host register / in the slot */
 #define BT_SVC_EVENT_SLOT 5
-#define BT_SVC_SYSCALL    6 /* SYSCALL or SYSRET of a site */
+#define BT_SVC_SYSCALL    6 /* SYSCALL, SYSRET or IRET of a site */
 #define BT_SVC_STRAY      7 /* the indirect branch of a site leads to a non-canonical address */
 #define BT_SVC_COUNT      8
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The instructions that need more than re-encoding: stack, control transfer, LEA, RDTSC, interrupt-flag instructions; and the
- * emission of any instruction, with the interpreter where a form is refused.
+ * The instructions that need more than re-encoding: stack, control transfer, LEA (system instructions: sysops.c); and the emission of any
+ * instruction, with the interpreter where a form is refused.
  */
 #include <Zydis/Zydis.h>
 
@@ -73,8 +73,7 @@ static void push_imm(struct tr *t, int32_t imm)
 	push_end(t);
 }
 
-/* Pushes what is in H_TMP1. */
-static void push_tmp1(struct tr *t)
+void tr_push_tmp1(struct tr *t)
 {
 	struct emem m;
 	unsigned src = push_begin(t, &m);
@@ -142,7 +141,7 @@ static bool op_push(struct tr *t)
 		if (!t->rsp_aligned && !t->overflow && !t->bt->single)
 			t->bt->site[t->bt->nsites - 1].flags |= SITE_END;
 		emit_store(&t->e, EMEM(RSP, H_TMP1), R13);
-		push_tmp1(t);
+		tr_push_tmp1(t);
 		return true;
 	}
 }
@@ -153,6 +152,8 @@ static bool op_pop(struct tr *t)
 	unsigned dst = tr_displaced(guest) ? R13 : tr_host(guest);
 
 	load_top(t, dst);
+	if (guest == RSP) /* the value popped, not the incremented one (SDM vol. 2B POP) */
+		return true;
 	if (tr_displaced(guest))
 		tr_put(t, guest, R13);
 	word_lea(t, R15, EMEM(R15, (int)tr_word(t->mode)));
@@ -329,118 +330,6 @@ static bool op_lea(struct tr *t)
 	return true;
 }
 
-/* TSC + offset without touching flags: r13 = EDX:EAX, add with LEA, split again. */
-static bool op_rdtsc(struct tr *t)
-{
-	struct emit *e = &t->e;
-
-	emit_byte(e, 0x0f);
-	emit_byte(e, 0x31);
-	emit_rorx(e, R13, RDX, 32);
-	emit_lea(e, R13, EMEMX(R13, RAX, 1, 0));
-	emit_load(e, R14, EMEM(RSP, (int32_t)offsetof(struct vcpu, tsc_offset)));
-	emit_lea(e, R13, EMEMX(R13, R14, 1, 0));
-	emit_op_reg(e, false, 0x89, R13, RAX);
-	emit_rorx(e, RDX, R13, 32);
-	emit_op_reg(e, false, 0x89, RDX, RDX);
-	return true;
-}
-
-/* v->rflags with IF cleared (PEXT and PDEP under one mask = AND without flags) to r13. */
-static void rflags_without_if(struct tr *t)
-{
-	emit_load(&t->e, R13, EMEM(RSP, V_RFLAGS));
-	emit_pext(&t->e, R13, R13, EMEM(RSP, H_NOIF));
-	emit_pdep(&t->e, R13, R13, EMEM(RSP, H_NOIF));
-}
-
-static bool op_cli(struct tr *t)
-{
-	rflags_without_if(t);
-	emit_store(&t->e, EMEM(RSP, V_RFLAGS), R13);
-	return true;
-}
-
-/* With an interrupt waiting the interpreter does it. Otherwise the interrupt shadow needs nothing: events are looked at on block
- * entry only, so it is enough that the next instruction is in this block (STI; HLT must not be torn apart). */
-static bool op_sti(struct tr *t)
-{
-	struct emit *e = &t->e;
-	uint8_t *rel8;
-	uint32_t s;
-
-	if (t->i + 1 >= t->n)
-		return false;
-	s = tr_site(t, 0, 0);
-	emit_store(e, EMEM(RSP, H_TMP0), RCX);
-	emit_op_mem(e, false, 0x0fb6, RCX, EMEM(RSP, (int32_t)offsetof(struct vcpu, irq_waiting))); /* movzx ecx, byte */
-	emit_byte(e, 0xe3); /* jrcxz */
-	rel8 = e->w;
-	emit_byte(e, 0);
-	emit_load(e, RCX, EMEM(RSP, H_TMP0));
-	emit_store_imm32(e, EMEM(RSP, H_SITE), s);
-	emit_jmp(e, t->bt->code_x + t->bt->stub[BT_SVC_INTERP]);
-	if (!e->full)
-		*rel8 = (uint8_t)(e->w - rel8 - 1);
-	emit_load(e, RCX, EMEM(RSP, H_TMP0));
-	rflags_without_if(t);
-	emit_lea(e, R13, EMEM(R13, FL_IF));
-	emit_store(e, EMEM(RSP, V_RFLAGS), R13);
-	return true;
-}
-
-static bool op_swapgs(struct tr *t)
-{
-	struct emem gs = EMEM(RSP, (int32_t)offsetof(struct vcpu, seg[GS].base));
-	struct emem kernel = EMEM(RSP, (int32_t)offsetof(struct vcpu, msr_kernel_gs_base));
-
-	emit_load(&t->e, R13, gs);
-	emit_load(&t->e, R14, kernel);
-	emit_store(&t->e, gs, R14);
-	emit_store(&t->e, kernel, R13);
-	return true;
-}
-
-static bool op_pushf(struct tr *t)
-{
-	struct emit *e = &t->e;
-
-	if (t->slot)
-		tr_flags_to_host(t, R14);
-	emit_flags_to_reg(e, R14);
-	emit_pext(e, R14, R14, EMEM(RSP, H_ARITH));
-	emit_pdep(e, R14, R14, EMEM(RSP, H_ARITH));
-	emit_load(e, R13, EMEM(RSP, V_RFLAGS));
-	emit_pext(e, R13, R13, EMEM(RSP, H_VIRT));
-	emit_pdep(e, R13, R13, EMEM(RSP, H_VIRT));
-	emit_lea(e, R13, EMEMX(R13, R14, 1, 0));
-	emit_store(e, EMEM(RSP, H_TMP1), R13);
-	push_tmp1(t);
-	return true;
-}
-
-static bool op_mov_from_seg(struct tr *t)
-{
-	const struct insn *in = tr_insn(t);
-	unsigned guest = in->op[0].reg, dst = tr_displaced(guest) ? R13 : tr_host(guest);
-
-	/* movzx r32, word [seg.sel]: the upper half of the register is cleared (SDM vol. 2B MOV). */
-	emit_op_mem(&t->e, false, 0x0fb7, dst, EMEM(RSP, (int32_t)offsetof(struct vcpu, seg[in->op[1].reg].sel)));
-	if (tr_displaced(guest))
-		tr_put(t, guest, R13);
-	return true;
-}
-
-static bool op_syscall(struct tr *t, unsigned flags, unsigned size)
-{
-	uint32_t s = tr_site(t, SITE_END | flags, size);
-
-	emit_store_imm32(&t->e, EMEM(RSP, H_SITE), s);
-	emit_jmp(&t->e, t->bt->code_x + t->bt->stub[BT_SVC_SYSCALL]);
-	t->ended = true;
-	return true;
-}
-
 static bool emit_flow(struct tr *t)
 {
 	const struct insn *in = tr_insn(t);
@@ -455,16 +344,8 @@ static bool emit_flow(struct tr *t)
 	case M(CALL): return op_call(t);
 	case M(RET): return op_ret(t);
 	case M(LEA): return op_lea(t);
-	case M(RDTSC): return op_rdtsc(t);
-	case M(CLI): return op_cli(t);
-	case M(STI): return op_sti(t);
-	case M(SWAPGS): return op_swapgs(t);
-	case M(PUSHFQ): return op_pushf(t);
-	case M(MOV): return op_mov_from_seg(t);
-	case M(SYSCALL): return op_syscall(t, 0, 0);
-	case M(SYSRET): return op_syscall(t, SITE_SYSRET, in->opsize);
 	case M(JECXZ): case M(JRCXZ): case M(LOOP): case M(LOOPE): case M(LOOPNE): return op_count_branch(t);
-	default: return op_jcc(t);
+	default: return in->category == ZYDIS_CATEGORY_COND_BR ? op_jcc(t) : tr_system(t);
 	}
 }
 

@@ -6,6 +6,7 @@
  * bt_spot() runs in a signal handler on the vCPU's thread. Where it interrupts translated code, no translation is in progress, so the
  * indices are consistent. The rest runs between blocks, and only while somebody profiles.
  */
+#include <Zydis/Zydis.h>
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -112,6 +113,11 @@ static unsigned access_kind(const struct vcpu *v, const struct access *a)
 	return a->write && entry(v, a->gva, false) ? PROF_CODE : PROF_SLOW;
 }
 
+static unsigned ring_kind(const struct bt_site *s)
+{
+	return s->flags & SITE_SYSRET ? PROF_SYSRET : s->flags & SITE_IRET ? PROF_INSN + ZYDIS_MNEMONIC_IRETQ : PROF_SYSCALL;
+}
+
 uint64_t bt_service_profiled(struct vcpu *v, unsigned reason, uint64_t (*service)(struct vcpu *v, unsigned reason))
 {
 	static const uint16_t kinds[BT_SVC_COUNT] = {
@@ -135,8 +141,8 @@ uint64_t bt_service_profiled(struct vcpu *v, unsigned reason, uint64_t (*service
 	}
 	if (reason == BT_SVC_SLOW)
 		a = access_begin(bt);
-	else if (reason == BT_SVC_SYSCALL && (bt->site[(uint32_t)v->hot[H_SITE / 8]].flags & SITE_SYSRET))
-		kind = PROF_SYSRET;
+	else if (reason == BT_SVC_SYSCALL)
+		kind = ring_kind(&bt->site[(uint32_t)v->hot[H_SITE / 8]]);
 	r = service(v, reason);
 	if (reason == BT_SVC_SLOW)
 		kind = access_kind(v, &a);

@@ -56,17 +56,18 @@ static void check_facts(struct bt *bt)
 	uint8_t *user_mode = &bt->user_mode[v->mmu.cur - v->mmu.ctx];
 	bool fpu_ok = !(v->cr0 & (CR0_TS | CR0_EM)) && (v->cr4 & CR4_OSFXSR) && (v->cr4 & CR4_OSXSAVE) &&
 		      (v->fpu.xcr0 & 7) == 7;
-	bool tsd = v->cr4 & CR4_TSD;
+	bool tsd = v->cr4 & CR4_TSD, fsgsbase = v->cr4 & CR4_FSGSBASE;
 
 	/* Dispatch knows the page, not the mode: the x entries of an address space are for one user mode at a time. */
 	if (mode != BT_K64 && *user_mode != mode) {
 		mmu_flush_pcid(&v->mmu, v->mmu.cur->pcid);
 		*user_mode = mode;
 	}
-	if (fpu_ok == bt->fpu_ok && tsd == bt->tsd)
+	if (fpu_ok == bt->fpu_ok && tsd == bt->tsd && fsgsbase == bt->fsgsbase)
 		return;
 	bt->fpu_ok = fpu_ok;
 	bt->tsd = tsd;
+	bt->fsgsbase = fsgsbase;
 	bt_flush(bt);
 }
 
@@ -263,11 +264,13 @@ static uint64_t crossing(struct bt *bt, const struct bt_site *site)
 	return dispatch(bt);
 }
 
-/* SYSCALL and SYSRET without the interpreter's decoding. */
-static uint64_t system_call(struct bt *bt, const struct bt_site *site)
+/* SYSCALL, SYSRET and IRET without the interpreter's decoding. */
+static uint64_t change_ring(struct bt *bt, const struct bt_site *site)
 {
 	struct vcpu *v = bt->v;
-	int r = site->flags & SITE_SYSRET ? cpu_sysret(v, site->size) : cpu_syscall(v, v->rip + site->len);
+	int r = site->flags & SITE_SYSRET ? cpu_sysret(v, site->size)
+		: site->flags & SITE_IRET ? cpu_iret(v, site->size)
+					  : cpu_syscall(v, v->rip + site->len);
 
 	if (r && cpu_deliver_exception(v))
 		return leave(bt, EXIT_SHUTDOWN);
@@ -360,7 +363,7 @@ static uint64_t service(struct vcpu *v, unsigned reason)
 		return stray_branch(bt, &bt->site[arg]);
 	case BT_SVC_SYSCALL:
 		sync_in(v, page_base + bt->site[arg].off, bt->site[arg].flags & SITE_SLOT);
-		return system_call(bt, &bt->site[arg]);
+		return change_ring(bt, &bt->site[arg]);
 	default:
 		bt->stats.events++;
 		sync_in(v, page_base + bt->block[arg].off, reason == BT_SVC_EVENT_SLOT);

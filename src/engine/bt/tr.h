@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The translation of one block in progress: shared by translate.c (blocks), operand.c (memory and registers), reencode.c
- * and ops.c (instructions). Lives on the stack of bt_translate().
+ * The translation of one block in progress: shared by translate.c (blocks), operand.c (memory and registers), and reencode.c, ops.c,
+ * sysops.c and string.c (instructions). Lives on the stack of bt_translate().
  *
  * Flags: `slot` says where the guest's arithmetic flags are at this point of the code: in the host register, or in the flag
  * slot because a check has clobbered the register. While nothing later reads them (live_before == 0) neither holds them.
@@ -20,6 +20,7 @@ struct tr_cold_access {
 	uint32_t site;
 	uint8_t size;
 	bool demand;       /* misaligned: straight to the slow path */
+	bool interpret;    /* no access: `absent` leads to the interpreter */
 };
 struct tr_cold_link {
 	uint8_t *jump;
@@ -182,6 +183,12 @@ bool tr_compute(struct tr *t);
 bool tr_string_handled(const struct insn *in);
 bool tr_string(struct tr *t);
 
+/* sysops.c: system instructions. */
+bool tr_system_handled(const struct bt *bt, enum bt_mode mode, const struct insn *in);
+bool tr_system(struct tr *t);
+
+/* ops.c: pushes what is in H_TMP1. */
+void tr_push_tmp1(struct tr *t);
 /* ops.c: the current instruction, in the interpreter if its form is refused. */
 void tr_emit_insn(struct tr *t);
 
@@ -198,6 +205,8 @@ void tr_emit_insns(struct tr *t, unsigned n);
 void tr_exit_direct(struct tr *t, int32_t target);   /* target relative to the page base */
 void tr_exit_dispatch(struct tr *t, int32_t adjust); /* target address in r13; RSP has been moved by adjust */
 void tr_jcc(struct tr *t, enum cond cc, int32_t target); /* CC_ALWAYS: code before it may lead around it */
+/* The interpreter takes the current instruction if cc; nothing has been changed by then. */
+void tr_interpret_if(struct tr *t, enum cond cc);
 /* Adds the link of a jump that leaves before the current instruction for a translation without spans. */
 void tr_link_plain(struct tr *t, uint8_t *jump);
 void tr_flags_to_slot(struct tr *t);                 /* loses r14 */

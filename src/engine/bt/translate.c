@@ -83,6 +83,18 @@ void tr_jcc(struct tr *t, enum cond cc, int32_t target)
 	new_link(t, cc == CC_ALWAYS ? emit_jmp(&t->e, emit_here(&t->e)) : emit_jcc(&t->e, cc, emit_here(&t->e)), target);
 }
 
+void tr_interpret_if(struct tr *t, enum cond cc)
+{
+	struct tr_cold_access *c = &t->cold[t->ncold];
+
+	if (t->ncold == TR_MAX_COLD) {
+		t->overflow = true;
+		return;
+	}
+	t->ncold++;
+	*c = (struct tr_cold_access){.site = tr_site(t, 0, 0), .absent = emit_jcc(&t->e, cc, emit_here(&t->e)), .interpret = true};
+}
+
 /* The jump table's entry for bits 1..11 of the target, or out of line to the thunk that fills it (jump.c). */
 void tr_exit_dispatch(struct tr *t, int32_t adjust)
 {
@@ -119,7 +131,7 @@ static bool ends_block(const struct bt *bt, enum bt_mode mode, const struct insn
 	case TR_FLOW:
 		return in->mnemonic == ZYDIS_MNEMONIC_JMP || in->mnemonic == ZYDIS_MNEMONIC_CALL ||
 		       in->mnemonic == ZYDIS_MNEMONIC_RET || in->mnemonic == ZYDIS_MNEMONIC_SYSCALL ||
-		       in->mnemonic == ZYDIS_MNEMONIC_SYSRET;
+		       in->mnemonic == ZYDIS_MNEMONIC_SYSRET || in->mnemonic == ZYDIS_MNEMONIC_IRETQ;
 	default:
 		return false;
 	}
@@ -338,7 +350,7 @@ static void emit_cold_access(struct tr *t, const struct tr_cold_access *c)
 	emit_patch(e, c->absent, emit_here(e));
 	if (c->demand)
 		emit_patch(e, c->misaligned, emit_here(e));
-	emit_stub_call(t, c->site, BT_SVC_SLOW);
+	emit_stub_call(t, c->site, c->interpret ? BT_SVC_INTERP : BT_SVC_SLOW);
 }
 
 static void emit_cold(struct tr *t, uint8_t *event_ind, uint8_t *event_chk)
