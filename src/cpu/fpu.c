@@ -151,19 +151,22 @@ static size_t vector_bytes(const struct vcpu *v)
 	return cpu_code64(v) ? 256 : 128;
 }
 
-/* Stores [from, to) of the bounce image. */
+/* Stores [from, to) of fpu.area. */
 static int store_part(struct vcpu *v, gva_t lin, size_t from, size_t to)
 {
-	return from == to ? 0 : cpu_store_buf(v, lin + from, v->bounce + from, to - from);
+	return from == to ? 0 : cpu_store_buf(v, lin + from, v->fpu.area + from, to - from);
 }
 
-/* The image of the components in `parts`, FOP, FIP and FDP cleared. */
-static void build_image(struct vcpu *v, const uint8_t *area)
+/* The area as the guest may see it but for the header: FOP, FIP and FDP cleared. */
+static const uint8_t *public_area(struct vcpu *v)
 {
-	copy(v->bounce, area, XA_END);
-	v->bounce[XA_FOP] = v->bounce[XA_FOP + 1] = 0;
-	clear(v->bounce + XA_FIP, 16);
-	put32(v->bounce + XA_MXCSR_MASK, v->mxcsr_mask);
+	uint8_t *area = sync_area(v);
+
+	area[XA_FOP] = area[XA_FOP + 1] = 0;
+	put64(area + XA_FIP, 0);
+	put64(area + XA_FIP + 8, 0);
+	put32(area + XA_MXCSR_MASK, v->mxcsr_mask);
+	return area;
 }
 
 static int store_legacy(struct vcpu *v, gva_t lin, unsigned parts, bool mxcsr)
@@ -183,7 +186,7 @@ static int do_fxsave(struct vcpu *v, gva_t lin)
 {
 	if (cpu_probe_write(v, lin, XA_FX_SIZE))
 		return -1;
-	build_image(v, sync_area(v));
+	public_area(v);
 	return store_legacy(v, lin, v->cr4 & CR4_OSFXSR ? XF_X87 | XF_SSE : XF_X87, true);
 }
 
@@ -192,34 +195,29 @@ static int do_xsave(struct vcpu *v, enum cpu_xsave_op op, gva_t lin, uint64_t ma
 {
 	unsigned rfbm = (unsigned)(mask & v->fpu.xcr0), inuse, parts;
 	bool mxcsr = rfbm & (XF_SSE | XF_AVX);
-	uint64_t bv, old;
+	uint64_t header[XA_HEADER_REST / 8 - XA_BV / 8] = {0}, old;
 	const uint8_t *area;
 
 	if (cpu_probe_write(v, lin, rfbm & XF_AVX ? XA_END : XA_YMM))
 		return -1;
-	area = sync_area(v);
+	area = public_area(v);
 	inuse = (unsigned)get64(area + XA_BV) & rfbm;
-	build_image(v, area);
 	if (op == XOP_XSAVEC) {
 		if ((rfbm & XF_SSE) && get32(area + XA_MXCSR) != MXCSR_INIT)
 			inuse |= XF_SSE;
-		put64(v->bounce + XA_BV, inuse);
-		put64(v->bounce + XA_COMP_BV, rfbm | XCOMP_COMPACTED);
+		header[1] = rfbm | XCOMP_COMPACTED;
 		parts = inuse;
 		mxcsr = inuse & XF_SSE;
 	} else {
-		if (rfbm == XF_ALL) {
-			bv = inuse;
-		} else {
+		if (rfbm != XF_ALL) {
 			if (cpu_load(v, lin + XA_BV, 8, &old))
 				return -1;
-			bv = (old & ~(uint64_t)rfbm) | inuse;
+			header[0] = old & ~(uint64_t)rfbm;
 		}
-		put64(v->bounce + XA_BV, bv);
 		parts = op == XOP_XSAVEOPT ? inuse : rfbm;
 	}
-	if (store_legacy(v, lin, parts, mxcsr) ||
-	    store_part(v, lin, XA_BV, op == XOP_XSAVEC ? XA_HEADER_REST : XA_COMP_BV))
+	header[0] |= inuse;
+	if (store_legacy(v, lin, parts, mxcsr) || cpu_store_buf(v, lin + XA_BV, header, op == XOP_XSAVEC ? 16 : 8))
 		return -1;
 	return parts & XF_AVX ? store_part(v, lin, XA_YMM, XA_YMM + vector_bytes(v)) : 0;
 }
@@ -298,6 +296,19 @@ static bool header_valid(const struct vcpu *v, const uint8_t *img, bool compacte
 	return !(comp & ~v->fpu.xcr0) && !(bv & ~comp) && all_zero(img, XA_HEADER_REST, XA_YMM);
 }
 
+/* With live registers the checked image, made one of the standard form, is what the host's XRSTOR loads. Components not in rfbm stay. */
+static void load_image(struct vcpu *v, uint8_t *img, unsigned rfbm, unsigned load, uint32_t csr)
+{
+	img[XA_FOP] = img[XA_FOP + 1] = 0;
+	put64(img + XA_FIP, 0);
+	put64(img + XA_FIP + 8, 0);
+	put32(img + XA_MXCSR, csr);
+	put64(img + XA_BV, load);
+	put64(img + XA_COMP_BV, 0);
+	put64(img + XA_COMP_BV + 8, 0);
+	__asm__ volatile("xrstor64 %0" : : "m"(v->bounce), "a"(rfbm), "d"(0) : "memory");
+}
+
 static int do_xrstor(struct vcpu *v, gva_t lin, uint64_t mask)
 {
 	unsigned rfbm = (unsigned)(mask & v->fpu.xcr0), load, init;
@@ -320,6 +331,11 @@ static int do_xrstor(struct vcpu *v, gva_t lin, uint64_t mask)
 		csr = get32(img + XA_MXCSR);
 	if (csr & ~v->mxcsr_mask)
 		return cpu_gp0(v);
+	/* Where registers 8-15 or, in the compacted form, MXCSR have to stay as they are, XRSTOR of the standard form cannot do it. */
+	if (likely(v->fpu_live && cpu_code64(v) && (mxcsr || !(rfbm & XF_AVX)))) {
+		load_image(v, img, rfbm, load, csr);
+		return 0;
+	}
 	sync_area(v);
 	if (rfbm & XF_X87)
 		load_x87(v, load & XF_X87 ? img : NULL);

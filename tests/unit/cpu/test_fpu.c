@@ -183,6 +183,44 @@ static void xrstor_values(void **state)
 	assert_int_equal(v->fpu.area[161], (uint8_t)(161 * 7));
 }
 
+/* The same images with live registers and with parked ones, for each set of components and both forms. */
+static void xrstor_live(void **state)
+{
+	struct bed *b = *state;
+	struct vcpu *v = b->v;
+	uint8_t parked[832];
+
+	ready(b);
+	assert_int_equal(cpu_xsave_op(v, XOP_XSAVE, AREA, 7, true), 0);
+	for (unsigned i = 160; i < 832; i += i == 408 ? 168 : 8)
+		put64(b, GPA_AREA + i, i * 0x0101010101010101);
+	put64(b, GPA_AREA + 32, 0x8765432112345678);
+	put64(b, GPA_AREA + 8, 0x1122334455667788);            /* FIP: not restored */
+	fx_put(&b->fx, GPA_AREA + 24, 4, 0x5fa0);
+	for (unsigned j = 520; j < 576; j += 8)
+		put64(b, GPA_AREA + j, 0);
+	for (unsigned k = 0; k < 2 * 8 * 8; k++) {
+		unsigned mask = k & 7, bv = k >> 3 & 7;
+
+		put64(b, GPA_AREA + 512, bv);
+		put64(b, GPA_AREA + 520, k >> 6 ? BIT(63) | 7 : 0);
+		fill(v);
+		assert_int_equal(cpu_xsave_op(v, XOP_XRSTOR, AREA, mask, true), 0);
+		vcpu_fpu_load(v);
+		vcpu_fpu_park(v);
+		memcpy(parked, v->fpu.area, sizeof(parked));
+		fill(v);
+		vcpu_fpu_load(v);
+		assert_int_equal(cpu_xsave_op(v, XOP_XRSTOR, AREA, mask, true), 0);
+		vcpu_fpu_park(v);
+		assert_memory_equal(v->fpu.area, parked, 6);
+		assert_memory_equal(v->fpu.area + 24, parked + 24, 4);
+		assert_memory_equal(v->fpu.area + 32, parked + 32, 384);
+		assert_memory_equal(v->fpu.area + 576, parked + 576, 256);
+		assert_int_equal(v->fpu.area[512] & mask & ~bv & 5, 0);
+	}
+}
+
 static void availability(void **state)
 {
 	struct bed *b = *state;
@@ -217,7 +255,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		bed_test(park_and_load), bed_test(fxsave_fxrstor), bed_test(xsave_components), bed_test(xrstor_headers),
-		bed_test(xrstor_values), bed_test(availability),
+		bed_test(xrstor_values), bed_test(xrstor_live), bed_test(availability),
 	};
 
 	return cmocka_run_group_tests_name("cpu/fpu", tests, NULL, NULL);
