@@ -24,7 +24,7 @@
 #define H_SITE   0x70 /* which site, link or block calls a stub */
 #define H_CONT   0x80 /* where a stub continues */
 #define H_A0     0x88 /* R13 at the call of a stub: the guest-virtual address of a slow access */
-#define H_HFLAGS 0x90 /* host RFLAGS at the call of a stub, and to load on return */
+#define H_HFLAGS 0x90 /* host RFLAGS at the call of a stub, and, with H_FL, to load on return */
 #define H_HOSTSP 0x98 /* RSP of bt_enter's caller */
 #define H_NOIF   0xa0 /* PEXT/PDEP mask: every RFLAGS bit but IF */
 #define H_ARITH  0xa8 /* ... the arithmetic flags and DF, which live in the host's RFLAGS */

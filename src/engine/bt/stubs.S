@@ -8,6 +8,8 @@
  */
 #include "engine/bt/layout.h"
 
+#define FL_DF 0x400
+
 	.text
 
 /* void bt_enter(struct vcpu *v /rdi/, uintptr_t code /rsi/) */
@@ -35,9 +37,13 @@ bt_resume:
 	mov %rax, H_R14(%rsp)
 	mov V_GPR+15*8(%rsp), %rax
 	mov %rax, H_R15(%rsp)
-	push H_HFLAGS(%rsp)
-	popfq
-	mov V_GPR+0*8(%rsp), %rax
+	testl $FL_DF, H_HFLAGS(%rsp)
+	jnz 1f
+	/* POPFQ takes as long as all the rest; DF, the one flag beside the arithmetic ones, is clear in C. */
+	mov H_FL(%rsp), %eax
+	add $0x7f, %al
+	sahf
+2:	mov V_GPR+0*8(%rsp), %rax
 	mov V_GPR+1*8(%rsp), %rcx
 	mov V_GPR+2*8(%rsp), %rdx
 	mov V_GPR+3*8(%rsp), %rbx
@@ -52,6 +58,9 @@ bt_resume:
 	mov V_GPR+12*8(%rsp), %r12
 	mov H_RIP(%rsp), %r13           /* what blocks entered by dispatch expect; scratch to all others */
 	jmp *H_CONT(%rsp)
+1:	push H_HFLAGS(%rsp)
+	popfq
+	jmp 2b
 	.size bt_resume, . - bt_resume
 
 /* One entry per reason: stores the guest's registers, calls bt_service(v, reason), resumes where it says or leaves. */
