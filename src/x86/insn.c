@@ -278,33 +278,28 @@ static void set_flags(struct insn *in, const ZydisAccessedFlags *f)
 	in->flags_write = (uint16_t)((f->modified | f->set_0 | f->set_1 | f->undefined) & keep);
 }
 
-static void decoder_init(ZydisDecoder *d, enum insn_mode mode)
-{
-	static const struct { ZydisMachineMode m; ZydisStackWidth w; } modes[] = {
-		[INSN_MODE_64] = {ZYDIS_MACHINE_MODE_LONG_64, ZYDIS_STACK_WIDTH_64},
-		[INSN_MODE_32] = {ZYDIS_MACHINE_MODE_LEGACY_32, ZYDIS_STACK_WIDTH_32},
-		[INSN_MODE_16] = {ZYDIS_MACHINE_MODE_LEGACY_16, ZYDIS_STACK_WIDTH_16},
-		[INSN_MODE_REAL] = {ZYDIS_MACHINE_MODE_REAL_16, ZYDIS_STACK_WIDTH_16},
-	};
-
-	ZydisDecoderInit(d, modes[mode].m, modes[mode].w);
-	/* Hidden features decode as the NOPs they are on a CPU without them. */
-	ZydisDecoderEnableMode(d, ZYDIS_DECODER_MODE_MPX, ZYAN_FALSE);
-	ZydisDecoderEnableMode(d, ZYDIS_DECODER_MODE_CET, ZYAN_FALSE);
-	ZydisDecoderEnableMode(d, ZYDIS_DECODER_MODE_CLDEMOTE, ZYAN_FALSE);
-	ZydisDecoderEnableMode(d, ZYDIS_DECODER_MODE_WBNOINVD, ZYAN_FALSE);
-}
+/* Hidden features decode as the NOPs they are on a CPU without them: no MPX, CET, CLDEMOTE, WBNOINVD. The rest is as ZydisDecoderInit()
+ * leaves it. */
+#define DECODER(machine, width)                                                                                        \
+	{                                                                                                              \
+		.machine_mode = ZYDIS_MACHINE_MODE_##machine, .stack_width = ZYDIS_STACK_WIDTH_##width,                \
+		.decoder_mode = {[ZYDIS_DECODER_MODE_LZCNT] = ZYAN_TRUE, [ZYDIS_DECODER_MODE_TZCNT] = ZYAN_TRUE},      \
+	}
+static const ZydisDecoder decoders[] = {
+	[INSN_MODE_64] = DECODER(LONG_64, 64),
+	[INSN_MODE_32] = DECODER(LEGACY_32, 32),
+	[INSN_MODE_16] = DECODER(LEGACY_16, 16),
+	[INSN_MODE_REAL] = DECODER(REAL_16, 16),
+};
 
 int insn_decode(struct insn *in, enum insn_mode mode, const uint8_t *code, size_t avail)
 {
-	ZydisDecoder d;
 	ZydisDecodedInstruction z;
 	ZydisDecodedOperand ops[ZYDIS_MAX_OPERAND_COUNT];
 	ZyanStatus st;
 	int kind;
 
-	decoder_init(&d, mode);
-	st = ZydisDecoderDecodeFull(&d, code, avail, &z, ops);
+	st = ZydisDecoderDecodeFull(&decoders[mode], code, avail, &z, ops);
 	if (st == ZYDIS_STATUS_NO_MORE_DATA)
 		return -ENODATA;
 	if (st == ZYDIS_STATUS_INSTRUCTION_TOO_LONG)
@@ -349,14 +344,12 @@ const char *insn_name(unsigned mnemonic)
 
 const char *insn_format(const struct insn *in, gva_t rip, char *buf, size_t size)
 {
-	ZydisDecoder d;
 	ZydisFormatter f;
 	ZydisDecodedInstruction z;
 	ZydisDecodedOperand ops[ZYDIS_MAX_OPERAND_COUNT];
 
-	decoder_init(&d, in->mode);
 	ZydisFormatterInit(&f, ZYDIS_FORMATTER_STYLE_INTEL);
-	if (!ZYAN_SUCCESS(ZydisDecoderDecodeFull(&d, in->bytes, in->len, &z, ops)) ||
+	if (!ZYAN_SUCCESS(ZydisDecoderDecodeFull(&decoders[in->mode], in->bytes, in->len, &z, ops)) ||
 	    !ZYAN_SUCCESS(ZydisFormatterFormatInstruction(&f, &z, ops, z.operand_count_visible, buf, size, rip,
 							  ZYAN_NULL)))
 		buf[0] = '\0';

@@ -57,6 +57,7 @@ struct bt_page {
 	uint32_t first_tail;  /* blocks of the page before that end in this one, through bt_block.next_tail */
 	uint32_t hash_next;
 	uint32_t cut;         /* the generation in which a part's blocks were last taken off these lists */
+	uint64_t starts[4];   /* a bit for each 16 bytes: a block may begin there */
 	uint8_t mode;
 	bool plain;           /* translations without spans, entered where a span straddles two guest pages */
 };
@@ -110,6 +111,18 @@ struct bt_link {
 	bool plain;           /* to a translation without spans */
 };
 
+/* An instruction that has been decoded before (decode.c), found by where it was. What the look ahead needs is in the first cache line. */
+#define BT_DECODED 1024
+struct bt_decoded {
+	uint8_t bytes[INSN_MAX_LEN], len;
+	uint32_t generation;   /* of the cache when it was classified */
+	uint16_t used, killed; /* arithmetic flags */
+	uint8_t mode, cls;     /* enum bt_mode, enum tr_class */
+	bool ends;             /* nothing behind it belongs to its block */
+	bool valid;
+	struct insn in;
+} __attribute__((aligned(64)));
+
 /* Where an indirect branch to rip goes (jump.c). Read by translated code, found by bits 1..11 of rip. */
 struct bt_jump {
 	uint64_t rip;
@@ -136,6 +149,7 @@ struct bt {
 	struct bt_link *link;
 	uint32_t npages;
 	uint32_t *block_hash, *page_hash;
+	struct bt_decoded *decoded; /* BT_DECODED of them */
 	uint32_t generation;  /* changes whenever blocks are dropped for want of room, or all of them */
 	uint32_t stub[BT_SVC_COUNT];
 	uint32_t jump_miss;    /* thunk of an indirect branch that found nothing in the jump table */

@@ -86,7 +86,7 @@ static void write_thunks(struct bt *bt)
 		[BT_SVC_EVENT_HOST] = bt_stub_event_host, [BT_SVC_EVENT_SLOT] = bt_stub_event_slot,
 		[BT_SVC_SYSCALL] = bt_stub_syscall,       [BT_SVC_STRAY] = bt_stub_stray,
 	};
-	struct emit e = {.w = bt->code_w, .end = bt->code_w + BT_STUBS, .x_minus_w = (int64_t)(bt->code_x - (uintptr_t)bt->code_w)};
+	struct emit e = {.w = bt->code_w, .end = bt->code_w + BT_STUBS - EMIT_SLACK, .x_minus_w = (int64_t)(bt->code_x - (uintptr_t)bt->code_w)};
 
 	for (unsigned i = 0; i < BT_SVC_COUNT; i++) {
 		bt->stub[i] = (uint32_t)(e.w - bt->code_w);
@@ -112,8 +112,9 @@ static int map_tables(struct bt *bt)
 	bt->link = map_array(BT_MAX_LINKS * sizeof(*bt->link));
 	bt->block_hash = map_array(BT_HASH_SIZE * 4);
 	bt->page_hash = map_array(BT_MAX_PAGES * 4);
+	bt->decoded = map_array(BT_DECODED * sizeof(*bt->decoded));
 	if (!bt->etab || !bt->page || !bt->block ||
-	    !bt->site || !bt->link || !bt->block_hash || !bt->page_hash)
+	    !bt->site || !bt->link || !bt->block_hash || !bt->page_hash || !bt->decoded)
 		return -ENOMEM;
 	return 0;
 }
@@ -158,12 +159,13 @@ void bt_cache_destroy(struct bt *bt)
 	unmap(bt->link, BT_MAX_LINKS * sizeof(*bt->link));
 	unmap(bt->block_hash, BT_HASH_SIZE * 4);
 	unmap(bt->page_hash, BT_MAX_PAGES * 4);
+	unmap(bt->decoded, BT_DECODED * sizeof(*bt->decoded));
 }
 
 struct emit bt_emit_at_end(struct bt *bt)
 {
 	return (struct emit){.w = bt->code_w + bt->code_used,
-			     .end = bt->code_w + bt->end.code,
+			     .end = bt->code_w + bt->end.code - EMIT_SLACK,
 			     .x_minus_w = (int64_t)(bt->code_x - (uintptr_t)bt->code_w)};
 }
 
@@ -242,6 +244,9 @@ static uint32_t block_bucket(uint32_t page, unsigned off)
 
 uint32_t bt_block_find(const struct bt *bt, uint32_t page, unsigned off)
 {
+	/* Often there is none, which the page, at hand already, knows better than the hash table. */
+	if (!(bt->page[page].starts[off >> 10] >> (off >> 4 & 63) & 1))
+		return 0;
 	for (uint32_t b = bt->block_hash[block_bucket(page, off)]; b; b = bt->block[b].hash_next)
 		if (bt->block[b].page == page && bt->block[b].off == off)
 			return b;
@@ -255,6 +260,7 @@ void bt_block_add(struct bt *bt, uint32_t b)
 
 	blk->hash_next = *head;
 	*head = b;
+	bt->page[blk->page].starts[blk->off >> 10] |= BIT(blk->off >> 4 & 63);
 	blk->next_in_page = bt->page[blk->page].first_block;
 	bt->page[blk->page].first_block = b;
 	if (blk->tail) {

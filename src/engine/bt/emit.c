@@ -4,13 +4,16 @@
  */
 #include "engine/bt/emit.h"
 
-void emit_byte(struct emit *e, unsigned b)
+static inline uint8_t *put(uint8_t *p, unsigned b)
 {
-	if (e->w >= e->end) {
-		e->full = true;
-		return;
-	}
-	*e->w++ = (uint8_t)b;
+	*p = (uint8_t)b;
+	return p + 1;
+}
+
+static inline uint8_t *put_u32(uint8_t *p, uint32_t v)
+{
+	__builtin_memcpy(p, &v, sizeof(v));
+	return p + sizeof(v);
 }
 
 void emit_bytes(struct emit *e, const uint8_t *p, unsigned n)
@@ -21,8 +24,8 @@ void emit_bytes(struct emit *e, const uint8_t *p, unsigned n)
 
 void emit_u32(struct emit *e, uint32_t v)
 {
-	for (unsigned i = 0; i < 4; i++)
-		emit_byte(e, (v >> (8 * i)) & 0xff);
+	if (emit_room(e))
+		e->w = put_u32(e->w, v);
 }
 
 void emit_u64(struct emit *e, uint64_t v)
@@ -31,12 +34,12 @@ void emit_u64(struct emit *e, uint64_t v)
 	emit_u32(e, (uint32_t)(v >> 32));
 }
 
-static unsigned scale_bits(unsigned scale)
+static inline unsigned scale_bits(unsigned scale)
 {
 	return scale == 8 ? 3 : scale == 4 ? 2 : scale == 2 ? 1 : 0;
 }
 
-void emit_modrm_mem(struct emit *e, unsigned reg, const struct emem *m)
+static inline uint8_t *put_modrm_mem(uint8_t *p, unsigned reg, const struct emem *m)
 {
 	unsigned r = (reg & 7) << 3;
 	bool sib = m->index != NOREG || m->base == NOREG || (m->base & 7) == RSP;
@@ -50,15 +53,22 @@ void emit_modrm_mem(struct emit *e, unsigned reg, const struct emem *m)
 		unsigned idx = m->index == NOREG ? RSP : (m->index & 7);
 		unsigned base = m->base == NOREG ? RBP : (m->base & 7);
 
-		emit_byte(e, mod << 6 | r | 4);
-		emit_byte(e, scale_bits(m->scale) << 6 | idx << 3 | base);
+		p = put(p, mod << 6 | r | 4);
+		p = put(p, scale_bits(m->scale) << 6 | idx << 3 | base);
 	} else {
-		emit_byte(e, mod << 6 | r | (m->base & 7));
+		p = put(p, mod << 6 | r | (m->base & 7));
 	}
 	if (mod == 1)
-		emit_byte(e, (uint8_t)m->disp);
+		p = put(p, (uint8_t)m->disp);
 	else if (mod == 2 || m->base == NOREG)
-		emit_u32(e, (uint32_t)m->disp);
+		p = put_u32(p, (uint32_t)m->disp);
+	return p;
+}
+
+void emit_modrm_mem(struct emit *e, unsigned reg, const struct emem *m)
+{
+	if (emit_room(e))
+		e->w = put_modrm_mem(e->w, reg, m);
 }
 
 void emit_modrm_reg(struct emit *e, unsigned reg, unsigned rm)
@@ -66,37 +76,33 @@ void emit_modrm_reg(struct emit *e, unsigned reg, unsigned rm)
 	emit_byte(e, 0xc0 | (reg & 7) << 3 | (rm & 7));
 }
 
-static unsigned rex_mem(bool w, unsigned reg, const struct emem *m)
+static inline unsigned rex_mem(bool w, unsigned reg, const struct emem *m)
 {
 	return (w ? 8u : 0) | (reg & 8 ? 4u : 0) | (m->index != NOREG && (m->index & 8) ? 2u : 0) |
 	       (m->base != NOREG && (m->base & 8) ? 1u : 0);
 }
 
-static void emit_opcode(struct emit *e, unsigned op)
+static inline uint8_t *put_opcode(uint8_t *p, unsigned rex, unsigned op)
 {
+	if (rex)
+		p = put(p, 0x40 | rex);
 	if (op > 0xff)
-		emit_byte(e, op >> 8);
-	emit_byte(e, op & 0xff);
+		p = put(p, op >> 8);
+	return put(p, op & 0xff);
 }
 
 void emit_op_mem(struct emit *e, bool w, unsigned op, unsigned reg, struct emem m)
 {
-	unsigned rex = rex_mem(w, reg, &m);
-
-	if (rex)
-		emit_byte(e, 0x40 | rex);
-	emit_opcode(e, op);
-	emit_modrm_mem(e, reg, &m);
+	if (emit_room(e))
+		e->w = put_modrm_mem(put_opcode(e->w, rex_mem(w, reg, &m), op), reg, &m);
 }
 
 void emit_op_reg(struct emit *e, bool w, unsigned op, unsigned reg, unsigned rm)
 {
 	unsigned rex = (w ? 8u : 0) | (reg & 8 ? 4u : 0) | (rm & 8 ? 1u : 0);
 
-	if (rex)
-		emit_byte(e, 0x40 | rex);
-	emit_opcode(e, op);
-	emit_modrm_reg(e, reg, rm);
+	if (emit_room(e))
+		e->w = put(put_opcode(e->w, rex, op), 0xc0 | (reg & 7) << 3 | (rm & 7));
 }
 
 void emit_mov_imm(struct emit *e, unsigned reg, uint64_t imm)
@@ -130,12 +136,15 @@ void emit_store_imm32(struct emit *e, struct emem m, uint32_t imm)
 static void emit_vex_f5(struct emit *e, unsigned pp, unsigned dst, unsigned src, const struct emem *m)
 {
 	unsigned rex = rex_mem(false, dst, m);
+	uint8_t *p = e->w;
 
-	emit_byte(e, 0xc4);
-	emit_byte(e, (rex & 4 ? 0 : 0x80u) | (rex & 2 ? 0 : 0x40u) | (rex & 1 ? 0 : 0x20u) | 2);
-	emit_byte(e, 0x80 | (~src & 15) << 3 | pp);
-	emit_byte(e, 0xf5);
-	emit_modrm_mem(e, dst, m);
+	if (!emit_room(e))
+		return;
+	p = put(p, 0xc4);
+	p = put(p, (rex & 4 ? 0 : 0x80u) | (rex & 2 ? 0 : 0x40u) | (rex & 1 ? 0 : 0x20u) | 2);
+	p = put(p, 0x80 | (~src & 15) << 3 | pp);
+	p = put(p, 0xf5);
+	e->w = put_modrm_mem(p, dst, m);
 }
 
 void emit_pext(struct emit *e, unsigned dst, unsigned src, struct emem mask)
@@ -206,31 +215,30 @@ void emit_patch(const struct emit *e, uint8_t *at, uintptr_t target)
 	__builtin_memcpy(at, &rel, sizeof(rel));
 }
 
-static uint8_t *emit_rel32(struct emit *e, uintptr_t target)
+/* One or two bytes of opcode (`first` 0: one), then the displacement. */
+static uint8_t *emit_branch(struct emit *e, unsigned first, unsigned op, uintptr_t target)
 {
-	uint8_t *at = e->w;
+	uint8_t *at;
 
-	emit_u32(e, 0);
-	if (!e->full)
-		emit_patch(e, at, target);
+	if (!emit_room(e))
+		return e->w;
+	at = put(first ? put(e->w, first) : e->w, op);
+	e->w = at + 4;
+	emit_patch(e, at, target);
 	return at;
 }
 
 uint8_t *emit_jmp(struct emit *e, uintptr_t target)
 {
-	emit_byte(e, 0xe9);
-	return emit_rel32(e, target);
+	return emit_branch(e, 0, 0xe9, target);
 }
 
 uint8_t *emit_call(struct emit *e, uintptr_t target)
 {
-	emit_byte(e, 0xe8);
-	return emit_rel32(e, target);
+	return emit_branch(e, 0, 0xe8, target);
 }
 
 uint8_t *emit_jcc(struct emit *e, enum cond cc, uintptr_t target)
 {
-	emit_byte(e, 0x0f);
-	emit_byte(e, 0x80u | cc);
-	return emit_rel32(e, target);
+	return emit_branch(e, 0x0f, 0x80u | cc, target);
 }

@@ -2,7 +2,8 @@
 /*
  * Writing host machine code: a cursor and the few instruction forms the translator needs. Knows nothing of guests.
  *
- * Invariant: nothing is written past `end`; an overflow sets `full` and the block is abandoned. Addresses are those of the
+ * Invariant: nothing is written past `end` by more than EMIT_SLACK bytes, since room is looked for once for each instruction; behind
+ * `end` `full` is set and the block abandoned. Patching stays inside what has been written. Addresses are those of the
  * executable alias; `w` is the writable one (W^X: the same memory mapped twice).
  * Encodings: Intel SDM vol. 2A 2.1 (ModRM, SIB, REX), 2.3 (VEX).
  */
@@ -19,6 +20,9 @@ struct emit {
 	bool full;
 };
 
+/* The longest instruction, and some. */
+#define EMIT_SLACK 32
+
 #define NOREG 0xff
 
 enum cond { CC_O, CC_NO, CC_B, CC_AE, CC_E, CC_NE, CC_BE, CC_A, CC_S, CC_NS, CC_P, CC_NP, CC_L, CC_GE, CC_LE, CC_G, CC_ALWAYS };
@@ -32,7 +36,18 @@ struct emem {
 #define EMEMX(b, i, s, d) ((struct emem){.base = (b), .index = (i), .scale = (s), .disp = (d)})
 
 static inline uintptr_t emit_here(const struct emit *e) { return (uintptr_t)((int64_t)(uintptr_t)e->w + e->x_minus_w); }
-void emit_byte(struct emit *e, unsigned b);
+static inline bool emit_room(struct emit *e)
+{
+	if (likely(e->w < e->end))
+		return true;
+	e->full = true;
+	return false;
+}
+static inline void emit_byte(struct emit *e, unsigned b)
+{
+	if (emit_room(e))
+		*e->w++ = (uint8_t)b;
+}
 void emit_u32(struct emit *e, uint32_t v);
 void emit_u64(struct emit *e, uint64_t v);
 void emit_bytes(struct emit *e, const uint8_t *p, unsigned n);

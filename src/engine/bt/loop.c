@@ -43,7 +43,7 @@ static bool closes_loop(const struct tr *t, unsigned i)
 	const struct insn *in = &t->insn[i];
 
 	/* JRCXZ and LOOP, E0 to E3, have no opposite to leave the loop by. */
-	return in->op[0].kind == OPND_REL && in->mnemonic != M(CALL) && (in->opcode & 0xfc) != 0xe0 && tr_classify(t->bt, t->mode, in) == TR_FLOW &&
+	return in->op[0].kind == OPND_REL && in->mnemonic != M(CALL) && (in->opcode & 0xfc) != 0xe0 && t->cls[i] == TR_FLOW &&
 	       (int32_t)t->insn_off[i + 1] + (int32_t)in->imm[0] == (int32_t)t->insn_off[0];
 }
 
@@ -52,7 +52,7 @@ static unsigned find_loop(const struct tr *t)
 {
 	for (unsigned i = 0; i < t->n && i < LOOP_INSNS; i++) {
 		const struct insn *in = &t->insn[i];
-		enum tr_class c = tr_classify(t->bt, t->mode, in);
+		enum tr_class c = t->cls[i];
 
 		if (closes_loop(t, i))
 			return i + 1;

@@ -426,7 +426,7 @@ static bool starts_afresh(const struct insn *in)
 void tr_emit_insn(struct tr *t)
 {
 	const struct insn *in = tr_insn(t);
-	enum tr_class c = tr_classify(t->bt, t->mode, in);
+	enum tr_class c = t->cls[t->i];
 	struct attempt before;
 	bool ok = c == TR_NOP;
 

@@ -63,7 +63,7 @@ void bt_part_next(struct bt *bt)
 bool bt_part_room(const struct bt *bt)
 {
 	return bt->nblocks < bt->end.blocks && bt->end.code - bt->code_used >= BT_BLOCK_BYTES + 512 &&
-	       bt->end.cold - bt->cold_used >= BT_BLOCK_BYTES;
+	       bt->end.cold - bt->cold_used >= BT_BLOCK_BYTES + EMIT_SLACK;
 }
 
 unsigned bt_part_of(const struct bt *bt, uint32_t host)

@@ -45,9 +45,8 @@ void tr_values_init(struct tr_values *v)
 
 static void value_unknown(struct tr_values *v, uint16_t regs)
 {
-	for (unsigned i = 0; i < GPR_COUNT; i++)
-		if (regs & BIT(i))
-			v->reg[i] = (struct tr_value){.root = v->roots++};
+	for (; regs; regs &= (uint16_t)(regs - 1))
+		v->reg[__builtin_ctz(regs)] = (struct tr_value){.root = v->roots++};
 }
 
 static bool is_reg64(const struct insn_operand *o)
@@ -195,7 +194,7 @@ static unsigned plan(const struct tr *t, const struct tr_access *first, struct t
 		struct tr_access a[2];
 		unsigned n;
 
-		if (tr_classify(t->bt, t->mode, in) < TR_COMPUTE)
+		if (t->cls[i] < TR_COMPUTE)
 			break;
 		n = tr_accesses(&v, in, t->insn_off[i], a);
 		for (unsigned k = 0; k < n; k++)

@@ -86,12 +86,6 @@ struct tr {
 	uint32_t pending_next[8];            /* sites whose `next` is the end of the current instruction */
 	unsigned npending;
 	unsigned ncold, nlinks;
-	struct tr_cold_access cold[TR_MAX_COLD];
-	struct tr_cold_link cold_link[BT_BLOCK_INSNS * 2 + 2];
-	uint16_t live_after[BT_BLOCK_INSNS]; /* arithmetic flags read after instruction i before being written */
-	uint16_t live_before[BT_BLOCK_INSNS];
-	uint16_t insn_off[BT_BLOCK_INSNS + 1];
-	struct insn insn[BT_BLOCK_INSNS];
 	uint8_t *dispatch;                   /* the branch taken where the jump table has nothing; NULL = no indirect exit */
 	uint32_t dispatch_site;
 	bool overflow;                       /* sites or links ran out */
@@ -102,6 +96,14 @@ struct tr {
 	int8_t held[2];                      /* which span's host address r13 and r14 hold between instructions, -1 = none */
 	struct tr_loop loop;
 	bool scratch_known;                  /* `held` is true after the current instruction */
+	/* From here on nothing is zeroed for each block. */
+	struct tr_cold_access cold[TR_MAX_COLD];
+	struct tr_cold_link cold_link[BT_BLOCK_INSNS * 2 + 2];
+	uint16_t live_after[BT_BLOCK_INSNS]; /* arithmetic flags read after instruction i before being written */
+	uint16_t live_before[BT_BLOCK_INSNS];
+	uint16_t insn_off[BT_BLOCK_INSNS + 1];
+	uint8_t cls[BT_BLOCK_INSNS];         /* enum tr_class */
+	struct insn insn[BT_BLOCK_INSNS];
 };
 
 static inline const struct insn *tr_insn(const struct tr *t) { return &t->insn[t->i]; }
@@ -199,6 +201,9 @@ enum tr_class tr_classify(const struct bt *bt, enum bt_mode mode, const struct i
 /* Arithmetic flags that are written whatever the operands (a shift by CL may write none). */
 uint16_t tr_flags_killed(const struct insn *in);
 uint16_t tr_flags_used(const struct bt *bt, enum bt_mode mode, const struct insn *in);
+
+/* decode.c: the instructions of the block at `off` of the page, and which flags are alive between them. */
+void tr_decode(struct tr *t, const uint8_t *page, unsigned off, uint32_t tail);
 
 /* translate.c: the first n instructions of the block; exits */
 void tr_emit_insns(struct tr *t, unsigned n);

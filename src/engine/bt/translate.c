@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * One block: decode to the first unconditional branch (or the page's end), find where flags are dead, emit entries, body,
- * exits and out-of-line code.
+ * One block: what has been decoded of it (decode.c) becomes entries, body, exits and out-of-line code.
  *
  * Layout of a block's host code:
  *
@@ -14,12 +13,9 @@
  * A block whose first use of the arithmetic flags is a read (flags_in) tests the event word without touching them.
  */
 #include <Zydis/Zydis.h>
-#include <errno.h>
+#include <string.h>
 
 #include "engine/bt/tr.h"
-
-/* How far to look for the death of the flags behind a direct branch. */
-#define PEEK_INSNS 6
 
 static void emit_stub_call(struct tr *t, uint32_t arg, unsigned svc)
 {
@@ -119,138 +115,6 @@ static void exit_interp(struct tr *t)
 
 	emit_stub_call(t, s, BT_SVC_INTERP);
 	t->ended = true;
-}
-
-/* --- decoding ------------------------------------------------------------------------------------------------ */
-
-static bool ends_block(const struct bt *bt, enum bt_mode mode, const struct insn *in)
-{
-	switch (tr_classify(bt, mode, in)) {
-	case TR_INTERP_END:
-		return true;
-	case TR_FLOW:
-		return in->mnemonic == ZYDIS_MNEMONIC_JMP || in->mnemonic == ZYDIS_MNEMONIC_CALL ||
-		       in->mnemonic == ZYDIS_MNEMONIC_RET || in->mnemonic == ZYDIS_MNEMONIC_SYSCALL ||
-		       in->mnemonic == ZYDIS_MNEMONIC_SYSRET || in->mnemonic == ZYDIS_MNEMONIC_IRETQ;
-	default:
-		return false;
-	}
-}
-
-/* One instruction of the page. That its bytes are read is announced first, to those who store to them. */
-static int decode_at(struct tr *t, const uint8_t *page, unsigned off, struct insn *in)
-{
-	unsigned avail = PAGE_SIZE - off < INSN_MAX_LEN ? (unsigned)(PAGE_SIZE - off) : INSN_MAX_LEN;
-
-	if (off < t->read_from || off + avail > t->read_to) {
-		t->read_from = off;
-		t->read_to = off + 4 * INSN_MAX_LEN < PAGE_SIZE ? off + 4 * INSN_MAX_LEN : (unsigned)PAGE_SIZE;
-		mem_code_read(t->bt->v->mem, t->gfn, off, t->read_to - off);
-	}
-	return insn_decode(in, bt_insn_mode(t->mode), page + off, avail);
-}
-
-/* An instruction that reaches into the page behind, as a block of its own. */
-static bool decode_crossing(struct tr *t, const uint8_t *page, unsigned off, uint32_t tail)
-{
-	const uint8_t *behind = tail ? mem_frame(t->bt->v->mem, t->bt->page[tail].gfn, false) : NULL;
-	struct insn *in = &t->insn[0];
-	uint8_t bytes[2 * INSN_MAX_LEN];
-	unsigned here = (unsigned)(PAGE_SIZE - off);
-
-	if (!behind || here >= INSN_MAX_LEN || t->bt->single)
-		return false;
-	mem_code_read(t->bt->v->mem, t->bt->page[tail].gfn, 0, INSN_MAX_LEN);
-	__builtin_memcpy(bytes, page + off, here);
-	__builtin_memcpy(bytes + here, behind, INSN_MAX_LEN);
-	if (insn_decode(in, bt_insn_mode(t->mode), bytes, INSN_MAX_LEN) || in->len <= here ||
-	    tr_classify(t->bt, t->mode, in) < TR_COMPUTE)
-		return false;
-	t->n = 1;
-	t->insn_off[1] = (uint16_t)(off + in->len);
-	t->open = !ends_block(t->bt, t->mode, in);
-	t->tail = tail;
-	return true;
-}
-
-static void decode_block(struct tr *t, const uint8_t *page, unsigned off, uint32_t tail)
-{
-	t->open = true;
-	t->tail_known = tail || PAGE_SIZE - off >= INSN_MAX_LEN;
-	while (t->n < BT_BLOCK_INSNS && off < PAGE_SIZE) {
-		struct insn *in = &t->insn[t->n];
-
-		t->insn_off[t->n] = (uint16_t)off;
-		if (decode_at(t, page, off, in)) {
-			/* Behind other instructions it is left to a block of its own. */
-			if (!t->n && !t->bt->single)
-				t->crossing = !decode_crossing(t, page, off, tail);
-			else
-				t->crossing = t->bt->single;
-			return;
-		}
-		/* Lockstep compares pure blocks: interpreted instructions get one of their own. */
-		if (t->bt->single && t->n && tr_classify(t->bt, t->mode, in) < TR_COMPUTE)
-			return;
-		t->n++;
-		off += in->len;
-		t->insn_off[t->n] = (uint16_t)off;
-		if (ends_block(t->bt, t->mode, in)) {
-			t->open = false;
-			return;
-		}
-	}
-}
-
-/* Flags that the code at `off` of this page may read before writing them, looking a few instructions ahead. The bytes looked at
- * become part of the block: changing them drops it. */
-static uint16_t flags_at(struct tr *t, const uint8_t *page, unsigned off)
-{
-	struct bt_block *b = &t->bt->block[t->block];
-	uint16_t live = 0, unknown = FL_ARITH;
-
-	b->peek = (uint16_t)off;
-	for (unsigned i = 0; i < PEEK_INSNS && unknown && off < PAGE_SIZE; i++) {
-		struct insn in;
-
-		if (decode_at(t, page, off, &in) || ends_block(t->bt, t->mode, &in))
-			break;
-		live |= (uint16_t)(unknown & tr_flags_used(t->bt, t->mode, &in));
-		unknown &= (uint16_t)~(tr_flags_killed(&in) | live);
-		off += in.len;
-	}
-	b->peek_end = (uint16_t)off;
-	return live | unknown;
-}
-
-/* Flags alive where the block is left at its end: all, unless a direct branch or the fall-through stays in the page. */
-static uint16_t flags_at_exit(struct tr *t, const uint8_t *page)
-{
-	const struct insn *last = t->n ? &t->insn[t->n - 1] : NULL;
-	int32_t target;
-
-	if (!last || t->crossing || t->bt->single) /* lockstep compares flags at every block's end */
-		return FL_ARITH;
-	if (t->open)
-		target = t->insn_off[t->n];
-	else if (last->op[0].kind == OPND_REL)
-		target = (int32_t)(t->insn_off[t->n] + (int32_t)last->imm[0]);
-	else
-		return FL_ARITH;
-	return target >= 0 && target < (int32_t)PAGE_SIZE ? flags_at(t, page, (unsigned)target) : FL_ARITH;
-}
-
-/* Backwards: which arithmetic flags are read before being written. Everything is live where the block can be left with a
- * guest-visible state of its own choosing: side exits, interpreted instructions, the end. */
-static void flag_liveness(struct tr *t, const uint8_t *page)
-{
-	uint16_t live = flags_at_exit(t, page);
-
-	for (unsigned i = t->n; i-- > 0;) {
-		t->live_after[i] = live;
-		live = (uint16_t)((live & ~tr_flags_killed(&t->insn[i])) | tr_flags_used(t->bt, t->mode, &t->insn[i]));
-		t->live_before[i] = live;
-	}
 }
 
 /* --- emission -------------------------------------------------------------------------------------------------- */
@@ -402,9 +266,19 @@ static void link_known(struct bt *bt, uint32_t page, uint32_t first_link)
 #endif
 }
 
+/* The arrays are written before they are read, as far as they are used. */
+static void tr_init(struct tr *t, struct bt *bt, const struct bt_page *page)
+{
+	memset(t, 0, offsetof(struct tr, cold));
+	t->bt = bt;
+	t->mode = page->mode;
+	t->plain = page->plain;
+	t->gfn = page->gfn;
+}
+
 uint32_t bt_translate(struct bt *bt, uint32_t page, unsigned off, uint32_t tail)
 {
-	struct tr t = {.bt = bt, .mode = bt->page[page].mode, .plain = bt->page[page].plain, .gfn = bt->page[page].gfn};
+	struct tr t;
 	struct bt_block *b = &bt->block[bt->nblocks];
 	uint32_t sites = bt->nsites, links = bt->nlinks;
 	uint8_t *event_ind, *event_chk;
@@ -414,12 +288,12 @@ uint32_t bt_translate(struct bt *bt, uint32_t page, unsigned off, uint32_t tail)
 		return 0;
 	bt_get_ready(bt);
 	vcpu_fpu_park(bt->v); /* Zydis */
+	tr_init(&t, bt, &bt->page[page]);
 	t.e = bt_emit_at_end(bt);
 	t.e.end = t.e.w + BT_BLOCK_BYTES;
 	t.block = bt->nblocks;
 	*b = (struct bt_block){.page = page, .off = (uint16_t)off, .first_site = sites};
-	decode_block(&t, code, off, tail);
-	flag_liveness(&t, code);
+	tr_decode(&t, code, off, tail);
 	tr_loop_plan(&t);
 	emit_entries(&t, &event_ind, &event_chk);
 	emit_body(&t);
@@ -442,7 +316,7 @@ uint32_t bt_translate(struct bt *bt, uint32_t page, unsigned off, uint32_t tail)
 		b->end = PAGE_SIZE;
 	b->tail = t.tail;
 	b->tail_end = t.tail ? (uint16_t)(t.insn_off[1] - PAGE_SIZE) : 0;
-	b->pure = t.n && tr_classify(bt, t.mode, &t.insn[0]) >= TR_COMPUTE;
+	b->pure = t.n && t.cls[0] >= TR_COMPUTE;
 	b->ninsn = (uint16_t)t.n;
 	b->nsites = bt->nsites - sites;
 	bt->code_used = (b->host_end + 15) & ~15u;
