@@ -280,6 +280,15 @@ case bignum
 	jnz 1b
 	hlt
 
+/* The second byte of a register to memory, as big-endian formats want it. */
+case high8
+1:	mov [rsi+rdi], ah
+	add bh, [rsi+rdi+1]
+	lea rax, [rax+rdi]
+	dec rdi
+	jnz 1b
+	hlt
+
 /* What a kernel does when it switches tasks or takes a page fault: system registers read and bases written. */
 case registers
 1:	mov rax, cr2
@@ -381,6 +390,7 @@ guard_cases:
 	row string, 20
 	row percpu, 100
 	row bignum, 50
+	row high8, 200
 	row registers, 60
 	row iret, 60
 	row syscall, 100, 1

@@ -323,6 +323,32 @@ static bool compute_three(struct tr *t, const struct insn *in, const struct insn
 	return true;
 }
 
+/* AH..BH exist without REX only, which R13 and R14 need: RSI lends itself for the address. A host fault would find it changed, so the address
+ * is tried first. */
+static bool compute_high8(struct tr *t, const struct insn *in, const struct insn_operand *mo)
+{
+	struct tr_subst s = {-1, -1, -1, -1, NULL};
+	struct emem m = EMEMX(R13, R14, 1, 0);
+
+	if (!tr_span_operand(t, mo->write, mo->size, &m)) {
+		if (!tr_address(t))
+			return false;
+		tr_lookup(t, mo->write, mo->size);
+	}
+	tr_held_forget(t);
+	emit_lea(&t->e, R13, m);
+	m = EMEM(R13, 0);
+	emit_op_mem(&t->e, false, 0x0fb6, R14, m); /* movzx r14d, byte */
+	emit_mov(&t->e, R14, RSI);
+	emit_mov(&t->e, RSI, R13);
+	m = EMEM(RSI, 0);
+	s.mem = &m;
+	flags_for_insn(t, in);
+	tr_reencode(t, in, &s);
+	emit_mov(&t->e, RSI, R14);
+	return true;
+}
+
 static bool compute_mem(struct tr *t, const struct insn *in, const struct insn_operand *mo)
 {
 	uint8_t avail[] = {R14};
@@ -333,7 +359,9 @@ static bool compute_mem(struct tr *t, const struct insn *in, const struct insn_o
 
 	if (n < 0)
 		return compute_three(t, in, mo);
-	if (touches_high8(in) || !size_handled(mo->size))
+	if (touches_high8(in))
+		return compute_high8(t, in, mo);
+	if (!size_handled(mo->size))
 		return false;
 	if (tr_span_operand(t, mo->write, mo->size, &m)) {
 		avail[0] = tr_other_scratch(m.base == R13 || m.index == R13 ? R13 : R14);
