@@ -86,7 +86,7 @@ struct bt_block {
 
 enum { SITE_SLOT = 1 /* guest flags are in the flag slot */, SITE_WRITE = 2, SITE_END = 4 /* always re-dispatch afterwards */,
        SITE_SYSRET = 8 /* SYSRET, not SYSCALL */, SITE_CROSSING = 16 /* an instruction that ends in a page not executed yet */,
-       SITE_IRET = 32 /* likewise */ };
+       SITE_IRET = 32 /* likewise */, SITE_FAULT = 64 /* where the access faults, the instruction does, and no otherwise */ };
 struct bt_site {
 	uint32_t start;       /* host offsets: the instruction's lookup (where a filled access retries) */
 	uint32_t next;        /* ... code of the next guest instruction */

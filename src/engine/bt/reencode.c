@@ -349,6 +349,19 @@ static bool compute_high8(struct tr *t, const struct insn *in, const struct insn
 	return true;
 }
 
+/* The lookup just emitted is all that can make the instruction fault, or what comes first: C need not interpret it to know. Misaligned vectors
+ * are told apart there. */
+static void faults_here(struct tr *t, const struct insn *in)
+{
+	switch (in->mnemonic) {
+	case ZYDIS_MNEMONIC_VMASKMOVPS: case ZYDIS_MNEMONIC_VMASKMOVPD: case ZYDIS_MNEMONIC_VPMASKMOVD: case ZYDIS_MNEMONIC_VPMASKMOVQ:
+		return; /* only of the elements selected */
+	default:
+		if (in->kind != INSN_X87 && !t->overflow)
+			t->bt->site[t->bt->nsites - 1].flags |= SITE_FAULT;
+	}
+}
+
 static bool compute_mem(struct tr *t, const struct insn *in, const struct insn_operand *mo)
 {
 	uint8_t avail[] = {R14};
@@ -370,6 +383,7 @@ static bool compute_mem(struct tr *t, const struct insn *in, const struct insn_o
 		if (!tr_address(t))
 			return false;
 		tr_lookup(t, mo->write, mo->size);
+		faults_here(t, in);
 		if (n)
 			emit_lea(&t->e, R13, m);
 		if (n)

@@ -277,23 +277,35 @@ static uint64_t change_ring(struct bt *bt, const struct bt_site *site)
 	return dispatch(bt);
 }
 
-/* A data access found no table entry, or crosses a page: fill the entry and retry, or interpret. */
+/* #PF of an access, where the site says that the interpreter would find the same. */
+static uint64_t page_fault(struct bt *bt, gva_t gva, uint32_t fault)
+{
+	cpu_raise_pf(bt->v, gva, fault);
+	return cpu_deliver_exception(bt->v) ? leave(bt, EXIT_SHUTDOWN) : dispatch(bt);
+}
+
+/* A data access found no table entry, or crosses a page: fill the entry and retry, or fault, or interpret. */
 static uint64_t slow_access(struct bt *bt, const struct bt_site *site)
 {
 	struct vcpu *v = bt->v;
 	gva_t gva = *hot(v, H_A0);
-	bool write = site->flags & SITE_WRITE, user = v->cpl == 3;
+	bool write = site->flags & SITE_WRITE, user = v->cpl == 3, aligned = !(gva & (site->size - 1u));
 	struct mmu_target target;
+	uint32_t fault;
 
 	/* A stack access whose code relies on alignment must not go on misaligned. */
-	if (!((site->flags & SITE_END) && (gva & (site->size - 1u))) && (gva & PAGE_MASK) + site->size <= PAGE_SIZE &&
-	    x86_canonical(gva) && !(user && gva >> 47) &&
-	    mmu_resolve(&v->mmu, gva, write, user, user, &target) == 0 &&
-	    (write ? v->mmu.cur->w : v->mmu.cur->r)[mmu_vpn(gva)]) {
+	if (((site->flags & SITE_END) && !aligned) || (gva & PAGE_MASK) + site->size > PAGE_SIZE || !x86_canonical(gva) || (user && gva >> 47))
+		goto interpret;
+	fault = mmu_resolve(&v->mmu, gva, write, user, user, &target);
+	if (fault) {
+		if ((site->flags & SITE_FAULT) && (aligned || site->size <= 8))
+			return page_fault(bt, gva, fault);
+	} else if ((write ? v->mmu.cur->w : v->mmu.cur->r)[mmu_vpn(gva)]) {
 		bt->stats.slow_fill++;
 		/* Setting an accessed bit may have changed the very code that runs; spans rely on what the tables held. */
 		return bt->block[site->block].dead || v->mmu.gen != bt->gen ? dispatch(bt) : resume(bt, site->start);
 	}
+interpret:
 	bt->stats.slow_interp++;
 	return interpret(bt, site);
 }

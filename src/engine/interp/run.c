@@ -19,7 +19,6 @@
 /* Delivers v->exc; 0, or OP_SHUTDOWN. */
 static int deliver(struct vcpu *v)
 {
-	v->stats.exceptions++;
 	return cpu_deliver_exception(v) ? OP_SHUTDOWN : 0;
 }
 
