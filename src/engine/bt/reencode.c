@@ -349,16 +349,18 @@ static bool compute_high8(struct tr *t, const struct insn *in, const struct insn
 	return true;
 }
 
-/* The lookup just emitted is all that can make the instruction fault, or what comes first: C need not interpret it to know. Misaligned vectors
- * are told apart there. */
-static void faults_here(struct tr *t, const struct insn *in)
+/* Can something else of the instruction fault before its access does? x87 and MMX: a pending exception. Misaligned vectors are told apart
+ * where the access fails. Masked moves access the elements selected only. */
+static bool faults_otherwise(const struct insn *in)
 {
+	for (unsigned i = 0; i < in->nops; i++)
+		if (in->op[i].kind == OPND_MMX)
+			return true;
 	switch (in->mnemonic) {
 	case ZYDIS_MNEMONIC_VMASKMOVPS: case ZYDIS_MNEMONIC_VMASKMOVPD: case ZYDIS_MNEMONIC_VPMASKMOVD: case ZYDIS_MNEMONIC_VPMASKMOVQ:
-		return; /* only of the elements selected */
+		return true;
 	default:
-		if (in->kind != INSN_X87 && !t->overflow)
-			t->bt->site[t->bt->nsites - 1].flags |= SITE_FAULT;
+		return in->kind == INSN_X87;
 	}
 }
 
@@ -383,7 +385,8 @@ static bool compute_mem(struct tr *t, const struct insn *in, const struct insn_o
 		if (!tr_address(t))
 			return false;
 		tr_lookup(t, mo->write, mo->size);
-		faults_here(t, in);
+		if (!faults_otherwise(in) && !t->overflow)
+			t->bt->site[t->bt->nsites - 1].flags |= SITE_FAULT;
 		if (n)
 			emit_lea(&t->e, R13, m);
 		if (n)
