@@ -199,6 +199,7 @@ void bt_jump_destroy(struct bt *bt);
 void bt_jump_forget(struct bt *bt, uint32_t block);    /* no indirect branch enters the block any more */
 void bt_jump_forget_all(struct bt *bt);
 uint64_t bt_jump_table(struct bt *bt, bool super);     /* of the current context, emptied if need be: value of H_JUMP */
+struct bt_jump *bt_jump_entry(struct bt *bt, bool super, uint64_t rip);   /* of that table: the one that rip would be in */
 void bt_jump_thunk(struct bt *bt, struct emit *e);     /* writes the code behind a miss; once, after the tables are mapped */
 
 /* translate.c: translates one block of `page` at `off`; returns its index or 0 if the cache is full. tail: the page that is executed behind it

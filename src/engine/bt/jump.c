@@ -90,6 +90,13 @@ uint64_t bt_jump_table(struct bt *bt, bool super)
 	return (uint64_t)(uintptr_t)j / 8;
 }
 
+struct bt_jump *bt_jump_entry(struct bt *bt, bool super, uint64_t rip)
+{
+	struct bt_jump *table = (struct bt_jump *)(uintptr_t)(bt_jump_table(bt, super) * 8);
+
+	return &table[rip / 2 % BT_JUMPS];
+}
+
 /* r13 = target, r14 = address of the entry / 8, H_SITE = the branch, flags in the slot. */
 void bt_jump_thunk(struct bt *bt, struct emit *e)
 {

@@ -209,6 +209,7 @@ static uint32_t lookup(struct bt *bt, bool plain)
 static uint64_t dispatch(struct bt *bt)
 {
 	struct vcpu *v = bt->v;
+	struct bt_jump *j;
 	uint32_t b;
 
 	if (__atomic_load_n(&v->event, __ATOMIC_RELAXED) || bt->single || !translatable(v))
@@ -217,11 +218,16 @@ static uint64_t dispatch(struct bt *bt)
 	bt_flush(bt);
 #endif
 	check_facts(bt);
+	/* Mostly to where it went before: back from a system call, an interpreted instruction, to the handler of an exception. */
+	*hot(v, H_RIP) = v->rip;
+	j = bt_jump_entry(bt, v->cpl != 3, v->rip);
+	if (likely(j->rip == v->rip))
+		return resume(bt, (uint32_t)(j->code - bt->code_x));
 	b = lookup(bt, false);
 	if (!b)
 		return 0;
 	bt_block_publish(bt, b);
-	*hot(v, H_RIP) = v->rip;
+	*bt_jump_entry(bt, v->cpl != 3, v->rip) = (struct bt_jump){.rip = v->rip, .code = bt->code_x + bt->block[b].entry_ind};
 	return resume(bt, bt->block[b].entry_ind);
 }
 
