@@ -7,6 +7,7 @@ reads or writes the image; it is filled before, and its content is in the page c
 import os
 import re
 import shutil
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -121,11 +122,11 @@ def run_guest(contender, cpus, setting, extra, timeout):
 
 
 class Results:
-    """Rates of each line for each contender, the best over the rounds; and what is left out, and why."""
+    """Rates of each line for each contender in every round; and what is left out, and why."""
 
     def __init__(self, names, opt):
         self.opt = opt
-        self.best = {}
+        self.rounds = {}
         self.folder = tempfile.TemporaryDirectory(prefix=".io.", dir=os.path.join(machine.TOP, "build", "bench"))
         self.images = Images(self.folder.name)
         self.left_out = []
@@ -159,17 +160,27 @@ class Results:
             server.wait()
 
     def round(self, contender):
-        best = self.best.setdefault(contender, {})
+        rounds = self.rounds.setdefault(contender, {})
         for group, kind, cpus, lines in self.boots:
             for line, rates in getattr(self, group)(contender, kind, cpus, lines).items():
-                name = full_name(kind, line)
-                best[name] = tuple(max(pair) for pair in zip(rates, best.get(name, (0, 0))))
+                rounds.setdefault(full_name(kind, line), []).append(rates)
+
+    def all_rates(self, contender, name):
+        """Operations or bytes a second, whichever the line is about, of all rounds."""
+        return [r[1 if small(name) else 0] for r in self.rounds.get(contender, {}).get(name, [])]
 
     def rate(self, contender, name):
-        return self.best.get(contender, {}).get(name, (0, 0))[1 if small(name) else 0]
+        return statistics.median(self.all_rates(contender, name) or [0])
+
+    def text(self, contender, name):
+        """The median, and the lowest and highest if there are several."""
+        unit, scale = ("op/s", 1) if small(name) else ("MB/s", 1e6)
+        rates = [r / scale for r in self.all_rates(contender, name)]
+        spread = f" ({min(rates):.0f}-{max(rates):.0f})" if len(rates) > 1 else ""
+        return f"{statistics.median(rates):.0f}{spread} {unit}" if rates else ""
 
     def print(self, contenders):
-        print(f"\n{'':22}" + "".join(f"{c:>14}" for c in contenders) +
+        print(f"\n{'':22}" + "".join(f"{c:>26}" for c in contenders) +
               ("".join(f"{c + '/qemu':>14}" for c in contenders if c != "qemu") if "qemu" in contenders else ""))
         for group, boots in GROUPS.items():
             rows = [(full_name(kind, line), cpus) for kind, cpus, lines in boots for line in lines]
@@ -179,7 +190,7 @@ class Results:
             for name, cpus in rows:
                 rates = [self.rate(c, name) for c in contenders]
                 text = f"  {name + (f' ({cpus} CPUs)' if cpus > 1 else ''):20}"
-                text += "".join(f"{r:>9.0f} op/s" if small(name) else f"{r / 1e6:>9.0f} MB/s" for r in rates)
+                text += "".join(f"{self.text(c, name):>26}" for c in contenders)
                 if "qemu" in contenders and self.rate("qemu", name):
                     text += "".join(f"{r / self.rate('qemu', name):>14.2f}" for c, r in zip(contenders, rates) if c != "qemu")
                 print(text)

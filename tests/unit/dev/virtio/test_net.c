@@ -100,6 +100,33 @@ static void test_send(void **state)
 	}
 }
 
+/* A driver that wants to hear of nothing sent gets no signal; one that arms gets one, at the frame it asked for, and then none until it arms anew. */
+static void test_send_signals(void **state)
+{
+	(void)state;
+	for (size_t l = 0; l < nitems(layouts); l++) {
+		bool event_idx = layouts[l] & BIT(VIRTIO_RING_F_EVENT_IDX);
+		struct netdev *d = nd_create(1);
+		uint32_t written = 0;
+		uint16_t id = 0;
+
+		nd_start(d, layouts[l], 3);
+		fill_bytes(100, 1);
+		vdrv_arm(&d->q[1], false);
+		for (unsigned i = 0; i < 20; i++)
+			nd_xmit(d, i, &plain, bytes, 100, false);
+		assert_int_equal(d->signals[1], 0);
+		while (vdrv_take(&d->q[1], &id, &written))
+			vdrv_free(&d->q[1], id);
+		vdrv_arm(&d->q[1], true);
+		for (unsigned i = 0; i < 20; i++)
+			nd_xmit(d, i, &plain, bytes, 100, false);
+		/* Without the event index it can only say "always". */
+		assert_int_equal(d->signals[1], event_idx ? 1 : 20);
+		nd_destroy(d);
+	}
+}
+
 /* The carrier is full after some frames: the rest waits in the ring and follows, in order, from the loop's thread. */
 static void test_send_full(void **state)
 {
@@ -438,7 +465,8 @@ static void test_link(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_offer), cmocka_unit_test(test_send), cmocka_unit_test(test_send_full),
+		cmocka_unit_test(test_offer), cmocka_unit_test(test_send),
+		cmocka_unit_test(test_send_signals), cmocka_unit_test(test_send_full),
 		cmocka_unit_test(test_send_hostile), cmocka_unit_test(test_send_full_hostile),
 		cmocka_unit_test(test_receive_merged), cmocka_unit_test(test_receive_starved),
 		cmocka_unit_test(test_receive_backlog), cmocka_unit_test(test_receive_no_room), cmocka_unit_test(test_filter),
