@@ -78,6 +78,8 @@ const struct engine_ops *engine_find(const char *name, unsigned cpus, char *why,
  * (and a pending single-step trap). For `rep` string instructions one call may do many iterations but returns early when
  * v->event becomes nonzero, with v->rip still at the instruction. Returns 0; 1 if halted; -1 on shutdown. */
 int interp_step(struct vcpu *v);
+/* What interp_step() need not find out by a walk: the page at v->rip may be fetched from now, and is this frame. The code segment's base is 0. */
+void interp_fetch_known(struct vcpu *v, gfn_t gfn);
 /* Same for a known-decoded instruction (its bytes were fetched at v->rip); raises into v->exc and returns -1 without delivering. */
 struct insn;
 int interp_exec(struct vcpu *v, const struct insn *in);

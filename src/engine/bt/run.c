@@ -240,6 +240,11 @@ static uint64_t leave(struct bt *bt, enum exit_reason why)
 	return 0;
 }
 
+static gfn_t frame_of(const struct bt *bt, uint32_t block)
+{
+	return bt->page[bt->block[block].page].gfn;
+}
+
 /* Interprets the instruction of a site and goes on behind it if nothing speaks against it. */
 static uint64_t interpret(struct bt *bt, const struct bt_site *site)
 {
@@ -248,8 +253,11 @@ static uint64_t interpret(struct bt *bt, const struct bt_site *site)
 	uint64_t next = v->rip + s.len;
 	uint32_t generation = bt->generation;
 	enum bt_mode mode = mode_of(v);
-	int r = interp_step(v);
+	int r;
 
+	if (likely(v->mmu.gen == bt->gen)) /* the page that runs is still mapped */
+		interp_fetch_known(v, frame_of(bt, s.block));
+	r = interp_step(v);
 	if (r < 0)
 		return leave(bt, EXIT_SHUTDOWN);
 	if (r > 0 || __atomic_load_n(&v->event, __ATOMIC_RELAXED))
@@ -321,11 +329,6 @@ static uint64_t stray_branch(struct bt *bt, const struct bt_site *site)
 {
 	bt->v->gpr[RSP] -= (uint64_t)(int64_t)site->adjust;
 	return interpret(bt, site);
-}
-
-static gfn_t frame_of(const struct bt *bt, uint32_t block)
-{
-	return bt->page[bt->block[block].page].gfn;
 }
 
 static uint64_t link_branch(struct bt *bt, uint32_t l)

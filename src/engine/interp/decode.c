@@ -5,7 +5,7 @@
  * Invariant: a cached decode is used only if the bytes in memory still are the bytes it was made from (two masked 8-byte
  * compares), so self-modifying code, DMA into code and page replacement need no invalidation. The fetch page cache is derived
  * from the guest's page tables and is valid for one value of mmu.gen (which every flush, context switch and change of paging bits
- * moves) and one privilege.
+ * moves) and one privilege. A translator that runs a page's code knows the frame already (interp_fetch_known).
  *
  * Locking: none; the vCPU's thread. Spec: SDM vol. 2A 2.1 (15-byte limit), vol. 3A 4.6 (fetch rights).
  */
@@ -43,14 +43,30 @@ static struct fetch_page *page_fill(struct vcpu *v, struct fetch_page *fp, uint6
 	return fp;
 }
 
+static inline struct fetch_page *page_slot(struct interp *ip, const struct vcpu *v, gva_t lin, uint64_t *tag)
+{
+	*tag = (lin & ~PAGE_MASK) | (v->cpl == 3) | 2;
+	return &ip->page[(lin >> PAGE_SHIFT) % FETCH_PAGES];
+}
+
 static inline struct fetch_page *page_get(struct vcpu *v, struct interp *ip, gva_t lin)
 {
-	uint64_t tag = (lin & ~PAGE_MASK) | (v->cpl == 3) | 2;
-	struct fetch_page *fp = &ip->page[(lin >> PAGE_SHIFT) % FETCH_PAGES];
+	uint64_t tag;
+	struct fetch_page *fp = page_slot(ip, v, lin, &tag);
 
 	if (likely(fp->tag == tag && fp->gen == v->mmu.gen))
 		return fp;
 	return page_fill(v, fp, tag, lin);
+}
+
+void interp_fetch_known(struct vcpu *v, gfn_t gfn)
+{
+	struct fetch_page *fp;
+	uint64_t tag;
+
+	fp = page_slot(interp_of(v), v, v->rip, &tag);
+	if (fp->tag != tag || fp->gen != v->mmu.gen)
+		*fp = (struct fetch_page){.tag = tag, .gen = v->mmu.gen, .gpa = gfn << PAGE_SHIFT, .hva = mem_frame(v->mem, gfn, false)};
 }
 
 /* Up to 15 bytes at lin from the cached pages; the second page only if `cross`. -1 with v->exc if that one faults. */
