@@ -245,6 +245,28 @@ case string
 	jnz 1b
 	hlt
 
+/* Comparisons, searches and loads by string instructions. */
+case search
+	mov r8, rdi
+	mov r9, rsi
+	cld
+1:	mov rsi, r9
+	mov rdi, r9
+	mov ecx, 64
+	repe cmpsb
+	jne 2f
+	lea rdi, [r9+64]
+	mov eax, 0x12345678
+	mov ecx, 16
+	repne scasd
+	je 2f
+	mov rsi, r9
+	lodsq
+	add rbx, rax
+	dec r8
+	jnz 1b
+2:	hlt
+
 /* What kernels do: variables behind GS, interrupts off and on, flags saved. */
 case percpu
 1:	pushf
@@ -388,6 +410,7 @@ guard_cases:
 	row farther, 200
 	row straddle, 100
 	row string, 20
+	row search, 20
 	row percpu, 100
 	row bignum, 50
 	row high8, 200

@@ -181,7 +181,7 @@ void tr_reencode(struct tr *t, const struct insn *in, const struct tr_subst *s);
 /* Emits an instruction that only computes: registers, at most one memory operand. False if the form is not handled. */
 bool tr_compute(struct tr *t);
 
-/* string.c: MOVS and STOS. */
+/* string.c: string instructions in place. */
 bool tr_string_handled(const struct insn *in);
 bool tr_string(struct tr *t);
 
