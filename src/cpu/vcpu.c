@@ -4,7 +4,7 @@
  *
  * One mapping holds, from low to high addresses:
  *
- *   guard page | host stack, VCPU_STACK_SIZE | struct vcpu
+ *   guard page | host stack, VCPU_STACK_SIZE | struct vcpu | the engine's, VCPU_ENGINE_SIZE
  *
  * so that translated code, with RSP at the struct, reaches state at positive displacements and pushes below it.
  *
@@ -24,7 +24,7 @@
 #include "base/log.h"
 #include "cpu/private.h"
 
-#define VCPU_MAP_SIZE (PAGE_SIZE + VCPU_STACK_SIZE + ((sizeof(struct vcpu) + PAGE_MASK) & ~PAGE_MASK))
+#define VCPU_MAP_SIZE (PAGE_SIZE + VCPU_STACK_SIZE + VCPU_ENGINE_OFFSET + VCPU_ENGINE_SIZE)
 static_assert(offsetof(struct vcpu, hot) == 0, "translated code addresses hot[] at RSP");
 static_assert(offsetof(struct vcpu, seg) <= 512, "hot architectural state within short displacements");
 

@@ -46,7 +46,7 @@ static inline enum insn_mode bt_insn_mode(enum bt_mode mode) { return mode == BT
 #define BT_CODE_FROM 0x100100000000u
 #define BT_CODE_TO 0x200000000000u
 /* The stubs, before the parts. */
-#define BT_STUBS 4096u
+#define BT_STUBS (16u << 10)
 #define BT_BLOCK_INSNS 48
 /* Bytes of host code a block may need at most; less left = the part is full. */
 #define BT_BLOCK_BYTES (32u << 10)
@@ -130,6 +130,29 @@ struct bt_jump {
 };
 #define BT_JUMPS 2048
 
+/* Hints (hint.c): the page that a lookup met last, for lookups of one kind: by kernel or user code, for reading or writing. They are in the
+ * vcpu's engine area; a hint and its tally have the same index. */
+struct bt_hint {
+	uint64_t page;        /* guest address */
+	uint64_t host;        /* ... and where it is */
+};
+struct bt_tally {
+	int32_t left;         /* other pages that may still be met before C has a look; then negative */
+	uint32_t hits;        /* counted by lookups on trial only */
+	uint32_t site;        /* the last one that got this hint */
+	uint32_t form;        /* ... and how that was translated */
+};
+#define BT_HINTS 512
+enum { BT_HINT_WRITE = 1, BT_HINT_USER = 2, BT_HINT_KINDS = 4 };
+struct bt_hints {
+	struct bt_hint hint[BT_HINT_KINDS][BT_HINTS];
+	struct bt_tally tally[BT_HINT_KINDS][BT_HINTS];
+	uint8_t used[BT_HINT_KINDS]; /* some hints of the kind are not `none` */
+};
+/* How an instruction's lookups are translated. */
+enum bt_form { BT_FORM_HINT /* until many pages have been met */, BT_FORM_TRIAL /* counts both outcomes */, BT_FORM_KEEP, BT_FORM_TABLE /* without hint */ };
+#define BT_FORMS (64u << 10)
+
 struct bt {
 	struct vcpu *v;
 	uint8_t *code_w;      /* code cache: writable and executable alias */
@@ -153,7 +176,11 @@ struct bt {
 	uint32_t generation;  /* changes whenever blocks are dropped for want of room, or all of them */
 	uint32_t stub[BT_SVC_COUNT];
 	uint32_t jump_miss;    /* thunk of an indirect branch that found nothing in the jump table */
-	uint32_t crossing[33]; /* by access size: returns behind a 5-byte jump if [r13, r13+size) crosses a page */
+	uint32_t lookup[BT_HINT_KINDS][33]; /* by kind and access size: the thunk that looks a page up and remembers it ... */
+	uint32_t table[BT_HINT_KINDS][33];  /* ... that only looks it up */
+	uint8_t *form;         /* enum bt_form of instructions, by a hash of their guest-physical address */
+	uint32_t next_hint[BT_HINT_KINDS];
+	uint32_t hint_gen;     /* v->mmu.gen at which the hints were last known to be true */
 	struct {               /* bytes that the host has been asked for, from the beginning of each */
 		size_t code, cold, block, site, link;
 	} ready;
@@ -164,7 +191,7 @@ struct bt {
 	struct bt_perf_map *perf_map;   /* NULL: nobody wants one */
 	bool leave;           /* bt_service must return to the run loop with `exit` */
 	struct {
-		uint64_t translated, blocks, flushes, parts, links, misses, slow_fill, slow_interp, interp, signals, smc, events, loops;
+		uint64_t translated, blocks, trials, tables, flushes, parts, links, misses, slow_fill, slow_interp, interp, signals, smc, events, loops;
 	} stats;
 };
 
@@ -201,6 +228,16 @@ void bt_jump_forget_all(struct bt *bt);
 uint64_t bt_jump_table(struct bt *bt, bool super);     /* of the current context, emptied if need be: value of H_JUMP */
 struct bt_jump *bt_jump_entry(struct bt *bt, bool super, uint64_t rip);   /* of that table: the one that rip would be in */
 void bt_jump_thunk(struct bt *bt, struct emit *e);     /* writes the code behind a miss; once, after the tables are mapped */
+
+/* hint.c */
+void bt_hint_thunks(struct bt *bt, struct emit *e);
+void bt_hints_check(struct bt *bt);                    /* before translated code runs: forgets what the tables no longer hold */
+/* Offset from RSP of the next hint of the kind, for a lookup of that form. Its tally is BT_TALLY further. */
+int32_t bt_hint_new(struct bt *bt, unsigned kind, enum bt_form form, uint32_t site);
+#define BT_TALLY ((int32_t)offsetof(struct bt_hints, tally))
+enum bt_form bt_form(const struct bt *bt, gfn_t gfn, unsigned off);
+void bt_hint_review(struct bt *bt);                    /* if a hint has been of little use (H_REVIEW): may drop its block */
+void bt_hints_forget_sites(struct bt *bt);
 
 /* translate.c: translates one block of `page` at `off`; returns its index or 0 if the cache is full. tail: the page that is executed behind it
  * where v->rip is, or 0 if that is not known. The frames of both have been marked (mem_code_mark). */

@@ -57,25 +57,6 @@ static int map_code(struct bt *bt)
 	return 0;
 }
 
-/* One check per access size, shared by all misaligned accesses: r14 is scratch, flags are dead. */
-static void write_crossing_checks(struct bt *bt, struct emit *e)
-{
-	static const uint8_t sizes[] = {2, 4, 8, 10, 16, 32};
-
-	for (unsigned i = 0; i < nitems(sizes); i++) {
-		bt->crossing[sizes[i]] = (uint32_t)(e->w - bt->code_w);
-		emit_lea(e, R14, EMEM(R13, sizes[i] - 1));
-		emit_op_reg(e, true, 0x31, R13, R14);  /* xor r14, r13 */
-		emit_test_imm32(e, R14, PAGE_SIZE);
-		emit_byte(e, 0x75);                    /* jnz +1 */
-		emit_byte(e, 1);
-		emit_byte(e, 0xc3);                    /* ret */
-		emit_op_mem(e, true, 0x83, 0, EMEM(RSP, 0)); /* add qword [rsp], 5 */
-		emit_byte(e, 5);
-		emit_byte(e, 0xc3);
-	}
-}
-
 /* The cache begins with one thunk per service: translated code cannot reach the program's own text with a rel32. The miss
  * thunk is at offset 0, which is what an empty dispatch entry means. */
 static void write_thunks(struct bt *bt)
@@ -97,7 +78,7 @@ static void write_thunks(struct bt *bt)
 		emit_byte(&e, 0x0b);
 		emit_u64(&e, (uint64_t)(uintptr_t)target[i]);
 	}
-	write_crossing_checks(bt, &e);
+	bt_hint_thunks(bt, &e);
 	bt_jump_thunk(bt, &e);
 	BUG_ON(e.full);
 	bt->stubs_end = (uint32_t)(e.w - bt->code_w);
@@ -113,8 +94,8 @@ static int map_tables(struct bt *bt)
 	bt->block_hash = map_array(BT_HASH_SIZE * 4);
 	bt->page_hash = map_array(BT_MAX_PAGES * 4);
 	bt->decoded = map_array(BT_DECODED * sizeof(*bt->decoded));
-	if (!bt->etab || !bt->page || !bt->block ||
-	    !bt->site || !bt->link || !bt->block_hash || !bt->page_hash || !bt->decoded)
+	bt->form = map_array(BT_FORMS);
+	if (!bt->etab || !bt->page || !bt->block || !bt->site || !bt->link || !bt->block_hash || !bt->page_hash || !bt->decoded || !bt->form)
 		return -ENOMEM;
 	return 0;
 }
@@ -160,6 +141,7 @@ void bt_cache_destroy(struct bt *bt)
 	unmap(bt->block_hash, BT_HASH_SIZE * 4);
 	unmap(bt->page_hash, BT_MAX_PAGES * 4);
 	unmap(bt->decoded, BT_DECODED * sizeof(*bt->decoded));
+	unmap(bt->form, BT_FORMS);
 }
 
 struct emit bt_emit_at_end(struct bt *bt)
@@ -212,6 +194,7 @@ void bt_flush(struct bt *bt)
 		bt->page_hash[i] = 0;
 	bt->npages = 1;
 	bt_part_first(bt);
+	bt_hints_forget_sites(bt);
 	bt->generation++;
 	bt->stats.flushes++;
 	mmu_flush_all(&bt->v->mmu); /* the x entries */

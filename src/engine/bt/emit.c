@@ -179,6 +179,12 @@ void emit_and_imm32(struct emit *e, unsigned reg, uint32_t imm)
 	emit_u32(e, imm);
 }
 
+void emit_and_page(struct emit *e, unsigned reg)
+{
+	emit_op_reg(e, true, 0x81, 4, reg);
+	emit_u32(e, (uint32_t)-(int32_t)PAGE_SIZE);
+}
+
 void emit_imul_imm32(struct emit *e, unsigned dst, unsigned src, int32_t imm)
 {
 	emit_op_reg(e, true, 0x69, dst, src);

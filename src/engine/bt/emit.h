@@ -75,6 +75,7 @@ void emit_pdep(struct emit *e, unsigned dst, unsigned src, struct emem mask);
 void emit_rorx(struct emit *e, unsigned dst, unsigned src, unsigned count);
 void emit_shift(struct emit *e, unsigned op, unsigned reg, uint8_t count); /* 64 bits; op: /4 shl, /5 shr, /7 sar */
 void emit_and_imm32(struct emit *e, unsigned reg, uint32_t imm);     /* and reg32, imm32 */
+void emit_and_page(struct emit *e, unsigned reg);                    /* and reg64, -PAGE_SIZE */
 void emit_imul_imm32(struct emit *e, unsigned dst, unsigned src, int32_t imm); /* 64 bits */
 void emit_test_imm32(struct emit *e, unsigned reg, uint32_t imm);    /* test reg32, imm32 */
 void emit_flags_to_reg(struct emit *e, unsigned reg);               /* pushfq; pop reg: on the host stack */

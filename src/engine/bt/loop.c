@@ -219,7 +219,7 @@ static void enter_stream(struct tr *t, unsigned k)
 	uint8_t *fail;
 
 	emit_lea(e, R13, EMEMX((uint8_t)base, (uint8_t)index, s->span.base.scale ? s->span.base.scale : 1, (int32_t)s->span.lo));
-	fail = tr_straddle(t, &s->span);
+	fail = tr_in_page(t, (unsigned)(s->span.hi - s->span.lo));
 	if (fail)
 		emit_patch(e, fail, t->loop.ordinary);
 	if (s->step) {
@@ -292,7 +292,7 @@ void tr_loop_emit(struct tr *t)
 	tr_values_init(&t->values);
 	for (unsigned k = 0; k < TR_SPANS; k++)
 		t->span[k].active = false;
-	t->slot = t->rsp_aligned = t->ended = false;
+	t->slot = t->ended = false;
 	l->inside = true;
 	t->n = l->end;                   /* what is looked ahead for */
 	tr_emit_insns(t, l->end);

@@ -4,13 +4,11 @@
  *
  * Host r13 and r14 are scratch between guest instructions. Address first (r13), then the lookup:
  *
- *     test  r13b, SIZE-1 ; jnz cold       misaligned: does it cross the page? (out of line)
- *     pext  r14, r13, [rsp+H_MASK]        virtual page number
- *     add   r14, [rsp+H_RTAB]             read table; H_WTAB for writes
- *     mov   r14, [r14*8]
- *     test  r14, r14 ; jz cold            absent: C fills the entry and retries, or interprets the instruction
+ *     xor  r13, [rsp+hint.page]           the page that this lookup met last?
+ *     cmp  r13, PAGE_SIZE-size ; ja cold  another page, or the bytes cross into the next: out of line (hint.c)
+ *     add  r13, [rsp+hint.host]
  *
- * after which [r13+r14] is the operand in host memory. The checks clobber the arithmetic flags: if a later instruction needs
+ * after which r13 is the operand's address in host memory. The check clobbers the arithmetic flags: if a later instruction needs
  * them they are saved to the flag slot first (once: t->slot stays true until an instruction writes or reads flags).
  */
 #include "engine/bt/tr.h"
@@ -113,22 +111,6 @@ bool tr_address(struct tr *t)
 	return in->addrsize != 2;
 }
 
-enum alignment { ALIGN_TEST /* misaligned accesses are checked for crossing */, ALIGN_DEMAND /* ... are interpreted */, ALIGN_KNOWN };
-
-/* Out-of-line code for a lookup of `size` bytes; NULL if there is no room. */
-static struct tr_cold_access *add_cold(struct tr *t, unsigned flags, unsigned size)
-{
-	struct tr_cold_access *c = &t->cold[t->ncold];
-
-	if (t->ncold == TR_MAX_COLD) {
-		t->overflow = true;
-		return NULL;
-	}
-	t->ncold++;
-	*c = (struct tr_cold_access){.site = tr_site(t, flags, size), .size = (uint8_t)size};
-	return c;
-}
-
 uint8_t *tr_load_entry(struct tr *t, unsigned pointer, unsigned entry, bool write)
 {
 	emit_pext(&t->e, entry, pointer, EMEM(RSP, H_MASK));
@@ -138,54 +120,116 @@ uint8_t *tr_load_entry(struct tr *t, unsigned pointer, unsigned entry, bool writ
 	return emit_jcc(&t->e, CC_E, emit_here(&t->e));
 }
 
-static void lookup(struct tr *t, bool write, unsigned size, enum alignment align)
+uint8_t *tr_in_page(struct tr *t, unsigned bytes)
 {
-	unsigned mask = size <= 1 ? 0 : size <= 2 ? 1 : size <= 4 ? 3 : size <= 8 ? 7 : size <= 16 ? 15 : 31;
-	struct tr_cold_access *c;
+	struct emit *e = &t->e;
+
+	if (bytes == 1)
+		return NULL;
+	if (bytes <= 16 && !(bytes & (bytes - 1))) {
+		/* Nearly always aligned: then they are in one page. */
+		emit_test_imm8(e, R13, (uint8_t)(bytes - 1));
+	} else {
+		emit_lea(e, R14, EMEM(R13, (int32_t)(bytes - 1)));
+		emit_op_reg(e, false, 0x31, R13, R14); /* xor r14d, r13d */
+		emit_test_imm32(e, R14, PAGE_SIZE);
+	}
+	return emit_jcc(e, CC_NE, emit_here(e));
+}
+
+/* The page that this lookup met last? */
+static void emit_hint(struct tr *t, struct tr_cold_access *c, enum bt_form form)
+{
+	struct emit *e = &t->e;
+
+	c->hint = bt_hint_new(t->bt, c->kind, form, c->site);
+	emit_op_mem(e, true, 0x33, R13, EMEM(RSP, c->hint + (int)offsetof(struct bt_hint, page))); /* xor */
+	emit_op_reg(e, true, 0x81, 7, R13);                                                         /* cmp r13, imm32 */
+	emit_u32(e, (uint32_t)(PAGE_SIZE - c->size));
+	c->other[0] = emit_jcc(e, CC_A, emit_here(e));
+	emit_op_mem(e, true, 0x03, R13, EMEM(RSP, c->hint + (int)offsetof(struct bt_hint, host))); /* add */
+	if (form == BT_FORM_TRIAL)
+		emit_op_mem(e, false, 0xff, 0, EMEM(RSP, c->hint + BT_TALLY + (int)offsetof(struct bt_tally, hits))); /* inc dword */
+}
+
+/* The table's entry. */
+static void emit_table(struct tr *t, struct tr_cold_access *c)
+{
+	struct emit *e = &t->e;
+
+	c->other[0] = tr_in_page(t, c->size);
+	c->other[1] = tr_load_entry(t, R13, R14, c->kind & BT_HINT_WRITE);
+	emit_op_reg(e, true, 0x01, R14, R13); /* add r13, r14 */
+}
+
+static struct tr_cold_access *lookup(struct tr *t, bool write, unsigned size, unsigned site_flags, unsigned site_size)
+{
+	struct tr_cold_access *c = &t->cold[t->ncold];
+	enum bt_form form = bt_form(t->bt, t->gfn, t->insn_off[t->i]);
 
 	tr_held_forget(t);
 	tr_flags_rescue(t);
-	c = add_cold(t, (write ? SITE_WRITE : 0) | (align == ALIGN_DEMAND ? SITE_END : 0), size);
-	if (!c)
-		return;
-	c->demand = align == ALIGN_DEMAND;
-	if (mask && align != ALIGN_KNOWN) {
-		emit_test_imm8(&t->e, R13, (uint8_t)mask);
-		c->misaligned = emit_jcc(&t->e, CC_NE, emit_here(&t->e));
+	if (t->ncold == TR_MAX_COLD) {
+		t->overflow = true;
+		return NULL;
 	}
+	t->ncold++;
+	*c = (struct tr_cold_access){.site = tr_site(t, site_flags | (write ? SITE_WRITE : 0), site_size), .size = (uint16_t)size};
+	c->kind = (t->mode == BT_K64 ? 0 : BT_HINT_USER) | (write ? BT_HINT_WRITE : 0);
+	if (form == BT_FORM_TABLE)
+		emit_table(t, c);
+	else
+		emit_hint(t, c, form);
 	c->back = emit_here(&t->e);
-	c->absent = tr_load_entry(t, R13, R14, write);
-}
-
-void tr_lookup_span(struct tr *t, bool write, bool early)
-{
-	struct tr_cold_access *c;
-
-	if (early) {
-		tr_link_plain(t, tr_load_entry(t, R13, R14, write));
-		return;
-	}
-	/* One byte of the span's page, so that what C does about it never crosses. */
-	c = add_cold(t, (write ? SITE_WRITE : 0) | SITE_END, 1);
-	if (c)
-		c->absent = tr_load_entry(t, R13, R14, write);
+	return c;
 }
 
 void tr_lookup(struct tr *t, bool write, unsigned size)
 {
-	const struct insn *in = tr_insn(t);
-	bool known = t->rsp_aligned && in->mem.base == RSP && in->mem.index == INSN_NO_REG && in->mem.seg == SS && size <= tr_word(t->mode) &&
-		     in->mem.disp % (int)size == 0;
-
-	lookup(t, write, size, known ? ALIGN_KNOWN : ALIGN_TEST);
+	lookup(t, write, size, 0, size);
 }
 
-void tr_lookup_stack(struct tr *t, bool write)
+void tr_lookup_span(struct tr *t, const struct tr_span *s)
 {
-	if (t->bt->single) { /* lockstep cannot follow a block that is left in its middle */
-		lookup(t, write, tr_word(t->mode), ALIGN_TEST);
+	/* C is told of one byte, so that what it does about it never crosses. */
+	struct tr_cold_access *c = lookup(t, s->write, (unsigned)(s->hi - s->lo), SITE_END, 1);
+
+	if (!c)
+		return;
+	c->early = s->early;
+	c->link = tr_link_plain(t) + 1;
+}
+
+void tr_lookup_cold(struct tr *t, const struct tr_cold_access *c)
+{
+	struct bt *bt = t->bt;
+	struct emit *e = &t->e;
+	unsigned size = c->link ? 1 : c->size;
+	uint8_t *straddle = NULL;
+
+	for (unsigned i = 0; i < 2; i++)
+		if (c->other[i])
+			emit_patch(e, c->other[i], emit_here(e));
+	if (c->interpret) {
+		tr_stub_call(t, c->site, BT_SVC_INTERP);
 		return;
 	}
-	lookup(t, write, tr_word(t->mode), t->rsp_aligned ? ALIGN_KNOWN : ALIGN_DEMAND);
-	t->rsp_aligned = true;
+	/* r13 = guest address, or that ^ the hint's page: its low bits are the same. */
+	if (c->link && c->size > 1) {
+		emit_lea(e, R14, EMEM(R13, c->size - 1));
+		emit_op_reg(e, false, 0x31, R13, R14); /* xor r14d, r13d */
+		emit_test_imm32(e, R14, PAGE_SIZE);
+		straddle = emit_jcc(e, CC_NE, emit_here(e));
+	}
+	if (c->hint)
+		emit_mov_imm(e, R14, (uint32_t)c->hint);
+	emit_call(e, bt->code_x + (c->hint ? bt->lookup : bt->table)[c->kind][size]);
+	emit_jmp(e, c->back);
+	/* The thunk returns here if there is no entry, or the bytes cross. */
+	if (!c->early)
+		tr_stub_call(t, c->site, BT_SVC_SLOW);
+	if (straddle)
+		emit_patch(e, straddle, emit_here(e));
+	if (c->link)
+		tr_cold_link_jump(t, c->link - 1, emit_jmp(e, emit_here(e)));
 }

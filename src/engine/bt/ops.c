@@ -39,8 +39,7 @@ static unsigned push_begin(struct tr *t, struct emem *m)
 	if (tr_span_stack(t, RSP, -(int)tr_word(t->mode), true, m))
 		return tr_other_scratch(m->base);
 	word_lea(t, R13, EMEM(R15, -(int)tr_word(t->mode)));
-	tr_lookup_stack(t, true);
-	emit_lea(&t->e, R13, EMEMX(R13, R14, 1, 0));
+	tr_lookup(t, true, tr_word(t->mode));
 	*m = EMEM(R13, 0);
 	return R14;
 }
@@ -97,7 +96,7 @@ static void push_return_address(struct tr *t)
 /* r13 = the memory operand, a word. */
 static bool load_operand(struct tr *t)
 {
-	struct emem m = EMEMX(R13, R14, 1, 0);
+	struct emem m = EMEM(R13, 0);
 
 	if (!tr_span_operand(t, false, tr_word(t->mode), &m)) {
 		if (!tr_address(t))
@@ -112,11 +111,11 @@ static bool load_operand(struct tr *t)
 /* reg = the word at the top of the stack; may use r13 and r14. */
 static void load_top(struct tr *t, unsigned reg)
 {
-	struct emem m = EMEMX(R13, R14, 1, 0);
+	struct emem m = EMEM(R13, 0);
 
 	if (!tr_span_stack(t, RSP, 0, false, &m)) {
 		word_mov(t, R13, R15);
-		tr_lookup_stack(t, false);
+		tr_lookup(t, false, tr_word(t->mode));
 	}
 	word_load(t, reg, m);
 	if (reg == R13)
@@ -137,9 +136,6 @@ static bool op_push(struct tr *t)
 	default:
 		if (!load_operand(t))
 			return false;
-		/* Interpreted for its source's sake the push has not tested RSP, which what follows relies on. */
-		if (!t->rsp_aligned && !t->overflow && !t->bt->single)
-			t->bt->site[t->bt->nsites - 1].flags |= SITE_END;
 		emit_store(&t->e, EMEM(RSP, H_TMP1), R13);
 		tr_push_tmp1(t);
 		return true;
@@ -162,17 +158,19 @@ static bool op_pop(struct tr *t)
 
 static bool op_leave(struct tr *t)
 {
-	struct emem m = EMEMX(R13, R14, 1, 0);
+	struct emem m = EMEM(R13, 0);
+	unsigned top;
 
-	if (tr_span_stack(t, RBP, 0, false, &m)) {
-		word_lea(t, R15, EMEM(RBP, (int)tr_word(t->mode)));
-		word_load(t, RBP, m);
-		return true;
+	if (!tr_span_stack(t, RBP, 0, false, &m)) {
+		word_mov(t, R13, RBP);
+		tr_lookup(t, false, tr_word(t->mode));
 	}
-	word_mov(t, R13, RBP);
-	tr_lookup(t, false, tr_word(t->mode));
-	word_load(t, RBP, m);
-	word_lea(t, R15, EMEM(R13, (int)tr_word(t->mode)));
+	/* RSP changes once nothing can fault any more. */
+	top = tr_other_scratch(m.base);
+	t->held[top - R13] = -1;
+	word_load(t, top, m);
+	word_lea(t, R15, EMEM(RBP, (int)tr_word(t->mode)));
+	word_mov(t, RBP, top);
 	return true;
 }
 
@@ -360,45 +358,17 @@ static void emit_interp(struct tr *t, bool end)
 		t->ended = true;
 }
 
-/* What the instruction just emitted means for t->rsp_aligned. PUSH, POP, CALL keep it. */
-static void track_rsp(struct tr *t, const struct insn *in, bool interpreted)
-{
-	const struct insn_operand *dst = &in->op[0];
-
-	if (in->mnemonic == M(LEAVE) || interpreted) {
-		t->rsp_aligned = false;
-		return;
-	}
-	for (unsigned i = 1; i < in->nops; i++)
-		if (in->op[i].kind == OPND_GPR && in->op[i].reg == RSP && in->op[i].write)
-			t->rsp_aligned = false;
-	if (dst->kind != OPND_GPR || dst->reg != RSP || !dst->write)
-		return;
-	switch (in->mnemonic) {
-	case M(ADD): case M(SUB):
-		if (dst->size != tr_word(t->mode) || in->op[1].kind != OPND_IMM || (in->imm[0] & 7))
-			t->rsp_aligned = false;
-		break;
-	case M(LEA):
-		if (in->opsize != tr_word(t->mode) || in->mem.base != RSP || in->mem.index != INSN_NO_REG || (in->mem.disp & 7))
-			t->rsp_aligned = false;
-		break;
-	default:
-		t->rsp_aligned = false;
-	}
-}
-
 /* What an attempt to translate an instruction changes besides scratch, to be taken back if the form is refused. */
 struct attempt {
 	struct emit e;
 	unsigned ncold, nlinks, next_span;
-	bool slot, rsp_aligned;
+	bool slot;
 	struct tr_span span[TR_SPANS];
 };
 
 static void attempt_begin(const struct tr *t, struct attempt *a)
 {
-	*a = (struct attempt){t->e, t->ncold, t->nlinks, t->next_span, t->slot, t->rsp_aligned, {{0}}};
+	*a = (struct attempt){t->e, t->ncold, t->nlinks, t->next_span, t->slot, {{0}}};
 	for (unsigned k = 0; k < TR_SPANS; k++)
 		a->span[k] = t->span[k];
 }
@@ -410,7 +380,6 @@ static void attempt_undo(struct tr *t, const struct attempt *a)
 	t->nlinks = a->nlinks;
 	t->next_span = a->next_span;
 	t->slot = a->slot;
-	t->rsp_aligned = a->rsp_aligned;
 	for (unsigned k = 0; k < TR_SPANS; k++)
 		t->span[k] = a->span[k];
 }
@@ -440,12 +409,9 @@ void tr_emit_insn(struct tr *t)
 		ok = emit_flow(t);
 	if (!t->scratch_known)
 		tr_held_forget(t);
-	if (ok) {
-		track_rsp(t, in, false);
-	} else {
+	if (!ok) {
 		attempt_undo(t, &before);
 		tr_spans_forget(t);
-		track_rsp(t, in, true);
 		emit_interp(t, c == TR_INTERP_END);
 	}
 	tr_values_step(&t->values, in);

@@ -17,7 +17,7 @@
 /* --- samples ------------------------------------------------------------------------------------------------------- */
 
 enum part { PART_BODY, PART_INDIRECT, PART_COLD, PARTS };
-enum { SPOT_BRIDGE = 3 * PARTS, SPOT_CROSSING, SPOT_JUMP, SPOT_STUB };
+enum { SPOT_BRIDGE = 3 * PARTS, SPOT_LOOKUP, SPOT_JUMP, SPOT_STUB };
 
 const char *const bt_spots[] = {
 	[BT_K64 * PARTS + PART_BODY] = "kernel code",
@@ -30,7 +30,7 @@ const char *const bt_spots[] = {
 	[BT_U32 * PARTS + PART_INDIRECT] = "user code, 32-bit: returns and indirect branches",
 	[BT_U32 * PARTS + PART_COLD] = "user code, 32-bit: out of line",
 	[SPOT_BRIDGE] = "direct branches between pages",
-	[SPOT_CROSSING] = "misaligned accesses: page crossing checks",
+	[SPOT_LOOKUP] = "lookups that met another page than last time",
 	[SPOT_JUMP] = "indirect branches that miss the jump table",
 	[SPOT_STUB] = "registers saved and loaded around C",
 	NULL,
@@ -61,7 +61,7 @@ bool bt_spot(const struct vcpu *v, uintptr_t pc, struct engine_spot *out)
 		return false;
 	b = bt_block_at(bt, host);
 	if (!b) {
-		out->kind = host >= BT_STUBS ? SPOT_BRIDGE : host < bt->jump_miss ? SPOT_CROSSING : SPOT_JUMP;
+		out->kind = host >= BT_STUBS ? SPOT_BRIDGE : host < bt->jump_miss ? SPOT_LOOKUP : SPOT_JUMP;
 		return true;
 	}
 	out->kind = bt->page[bt->block[b].page].mode * PARTS + part_of(bt, b, host);
@@ -93,7 +93,7 @@ static struct access access_begin(const struct bt *bt)
 	const struct bt_site *s = &bt->site[(uint32_t)v->hot[H_SITE / 8]];
 	struct access a = {.gva = v->hot[H_A0 / 8], .write = s->flags & SITE_WRITE};
 
-	a.crossing = (a.gva & PAGE_MASK) + s->size > PAGE_SIZE || ((s->flags & SITE_END) && (a.gva & (s->size - 1u)));
+	a.crossing = (a.gva & PAGE_MASK) + s->size > PAGE_SIZE;
 	a.readable = entry(v, a.gva, false);
 	a.exceptions = v->stats.exceptions;
 	a.mmio = v->stats.mmio;

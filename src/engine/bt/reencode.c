@@ -295,7 +295,7 @@ static void flags_for_insn(struct tr *t, const struct insn *in)
 static bool compute_three(struct tr *t, const struct insn *in, const struct insn_operand *mo)
 {
 	struct tr_subst s = {.rm = R13, .reg = R13, .opcode = -1, .vvvv = R14};
-	struct emem m = EMEMX(R13, R14, 1, 0);
+	struct emem m = EMEM(R13, 0);
 
 	if (in->encoding != ZYDIS_INSTRUCTION_ENCODING_VEX || in->kind != INSN_INT)
 		return false;
@@ -328,7 +328,7 @@ static bool compute_three(struct tr *t, const struct insn *in, const struct insn
 static bool compute_high8(struct tr *t, const struct insn *in, const struct insn_operand *mo)
 {
 	struct tr_subst s = {-1, -1, -1, -1, NULL};
-	struct emem m = EMEMX(R13, R14, 1, 0);
+	struct emem m = EMEM(R13, 0);
 
 	if (!tr_span_operand(t, mo->write, mo->size, &m)) {
 		if (!tr_address(t))
@@ -369,7 +369,7 @@ static bool compute_mem(struct tr *t, const struct insn *in, const struct insn_o
 	uint8_t avail[] = {R14};
 	struct tr_subst s = {-1, -1, -1, -1, NULL};
 	struct scratch sc[2];
-	struct emem m = EMEMX(R13, R14, 1, 0);
+	struct emem m = EMEM(R13, 0);
 	int n = assign_scratch(in, &s, sc, avail, 1);
 
 	if (n < 0)
@@ -387,10 +387,6 @@ static bool compute_mem(struct tr *t, const struct insn *in, const struct insn_o
 		tr_lookup(t, mo->write, mo->size);
 		if (!faults_otherwise(in) && !t->overflow)
 			t->bt->site[t->bt->nsites - 1].flags |= SITE_FAULT;
-		if (n)
-			emit_lea(&t->e, R13, m);
-		if (n)
-			m = EMEM(R13, 0);
 	}
 	if (n)
 		t->held[avail[0] - R13] = -1;
@@ -441,7 +437,6 @@ static bool compute_bit_string(struct tr *t, const struct insn *in, const struct
 	emit_byte(&t->e, shift);
 	emit_lea(&t->e, R13, EMEMX(R13, R14, in->opsize, 0));
 	tr_lookup(t, mo->write, in->opsize);
-	emit_lea(&t->e, R13, EMEMX(R13, R14, 1, 0));
 	tr_get(t, R14, in->op[1].reg);
 	emit_byte(&t->e, 0x41); /* and r14d, bits - 1 */
 	emit_byte(&t->e, 0x83);

@@ -106,6 +106,7 @@ static void sync_out(struct bt *bt)
 	*hot(v, H_XB) = x;
 	*hot(v, H_MASK) = mode == BT_K64 ? 0x0000fffffffff000ull : 0x00007ffffffff000ull;
 	*hot(v, H_JUMP) = bt_jump_table(bt, mode == BT_K64);
+	bt_hints_check(bt);
 	v->rflags &= ~(uint64_t)FL_RF; /* no breakpoints are armed: an instruction will have completed */
 }
 
@@ -307,8 +308,7 @@ static uint64_t slow_access(struct bt *bt, const struct bt_site *site)
 	struct mmu_target target;
 	uint32_t fault;
 
-	/* A stack access whose code relies on alignment must not go on misaligned. */
-	if (((site->flags & SITE_END) && !aligned) || (gva & PAGE_MASK) + site->size > PAGE_SIZE || !x86_canonical(gva) || (user && gva >> 47))
+	if ((gva & PAGE_MASK) + site->size > PAGE_SIZE || !x86_canonical(gva) || (user && gva >> 47))
 		goto interpret;
 	fault = mmu_resolve(&v->mmu, gva, write, user, user, &target);
 	if (fault) {
@@ -364,6 +364,8 @@ static uint64_t service(struct vcpu *v, unsigned reason)
 	uint64_t page_base = *hot(v, H_PB);
 
 	bt->gen = v->mmu.gen;
+	if (unlikely(*(uint32_t *)((uint8_t *)v + H_REVIEW)) && reason != BT_SVC_LINK)
+		bt_hint_review(bt);
 	switch (reason) {
 	case BT_SVC_MISS:
 		bt->stats.misses++;
@@ -534,6 +536,8 @@ static void bt_stats(struct vcpu *v, void (*emit)(void *o, const char *name, uin
 	emit(o, "bt_translated_instructions", bt->stats.translated);
 	emit(o, "bt_blocks", bt->stats.blocks);
 	emit(o, "bt_loops", bt->stats.loops);
+	emit(o, "bt_trials", bt->stats.trials);
+	emit(o, "bt_table_lookups", bt->stats.tables);
 	emit(o, "bt_flushes", bt->stats.flushes);
 	emit(o, "bt_parts_dropped", bt->stats.parts);
 	emit(o, "bt_links", bt->stats.links);

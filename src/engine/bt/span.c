@@ -4,12 +4,10 @@
  * where their distance is known, one check that all of them lie in one page and one lookup serve all.
  *
  *     lea   r13, [base+index*scale+lo]     lowest byte that any access of the span touches
- *     lea   r14, [r13+(hi-lo-1)]
- *     xor   r14d, r13d
- *     test  r14d, 1000h ; jnz plain        they straddle a page: a translation of the rest without spans goes on
- *     pext, add, mov, test ; jz cold       the lookup of operand.c
- *     add   r14, r13                       host address of the span ...
- *     mov   [rsp+H_SPAN+8*k], r14          ... kept for the accesses: [r14+x], without any check
+ *     xor, cmp, ja cold, add               the lookup of operand.c, for hi-lo bytes
+ *     mov   [rsp+H_SPAN+8*k], r13          host address of the span, kept for the accesses: [r13+x], without any check
+ *
+ * Where the span straddles two pages a translation of the rest without spans goes on.
  *
  * Values of registers are followed as root + offset: a root is whatever a register held when it was last written by something
  * unknown. Two addresses with one root (and one root times one scale for an index) are a known distance apart.
@@ -239,24 +237,6 @@ unsigned tr_pointer(struct tr *t, unsigned k)
 	return R13 + r;
 }
 
-uint8_t *tr_straddle(struct tr *t, const struct tr_span *s)
-{
-	unsigned bytes = (unsigned)(s->hi - s->lo);
-	struct emit *e = &t->e;
-
-	if (bytes == 1)
-		return NULL;
-	if (bytes <= 16 && !(bytes & (bytes - 1))) {
-		/* Nearly always aligned: then it is in one page. */
-		emit_test_imm8(e, R13, (uint8_t)(bytes - 1));
-	} else {
-		emit_lea(e, R14, EMEM(R13, (int32_t)(bytes - 1)));
-		emit_op_reg(e, false, 0x31, R13, R14); /* xor r14d, r13d */
-		emit_test_imm32(e, R14, PAGE_SIZE);
-	}
-	return emit_jcc(e, CC_NE, emit_here(e));
-}
-
 /* The lookup of a new span; `stack` is the register it is reached from, or NOREG: the address of the memory operand. `off` is what
  * the offset of that would be without a displacement. */
 static void establish(struct tr *t, unsigned k, unsigned stack, int64_t off)
@@ -264,9 +244,7 @@ static void establish(struct tr *t, unsigned k, unsigned stack, int64_t off)
 	struct tr_span *s = &t->span[k];
 	struct emit *e = &t->e;
 	int32_t lo = (int32_t)(s->lo - off);
-	uint8_t *straddle;
 
-	tr_flags_rescue(t);
 	if (s->base.root == TR_ROOT_PAGE && !s->base.scale) {
 		tr_page_address(t, R13, s->lo);
 	} else {
@@ -274,15 +252,10 @@ static void establish(struct tr *t, unsigned k, unsigned stack, int64_t off)
 			emit_lea(e, R13, EMEM((uint8_t)tr_host(stack), lo));
 		else
 			tr_sum(t, lo);
-		straddle = tr_straddle(t, s);
-		if (straddle)
-			tr_link_plain(t, straddle);
 	}
-	tr_lookup_span(t, s->write, s->early);
-	emit_op_reg(e, true, 0x01, R13, R14); /* add r14, r13 */
-	emit_store(e, slot_of(k), R14);
-	tr_held_forget(t);
-	t->held[1] = (int8_t)k;
+	tr_lookup_span(t, s);
+	emit_store(e, slot_of(k), R13);
+	t->held[0] = (int8_t)k;
 	s->active = true;
 }
 

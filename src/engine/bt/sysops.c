@@ -135,7 +135,6 @@ static bool op_mov_from_seg(struct tr *t)
 		if (!tr_address(t))
 			return false;
 		tr_lookup(t, true, 2);
-		emit_lea(&t->e, R13, EMEMX(R13, R14, 1, 0));
 	} else if (in->op[0].size >= 4) {
 		unsigned dst = tr_displaced(guest) ? R13 : tr_host(guest);
 

@@ -13,14 +13,17 @@
 
 #define TR_MAX_COLD (BT_BLOCK_INSNS * 4)
 
-/* Out-of-line code of a lookup: the crossing check and the call of the slow path. Patches are rel32 addresses or NULL. */
+/* Out-of-line code of a lookup (hint.c): the page is another than last time, or the bytes are not in one page. */
 struct tr_cold_access {
-	uint8_t *misaligned, *absent;
-	uintptr_t back;
-	uint32_t site;
-	uint8_t size;
-	bool demand;       /* misaligned: straight to the slow path */
-	bool interpret;    /* no access: `absent` leads to the interpreter */
+	uint8_t *other[2]; /* the branches taken then, rel32, or NULL */
+	uintptr_t back;    /* behind the lookup: r13 = host address */
+	int32_t hint;      /* offset from RSP; 0 = none */
+	uint32_t site;     /* where C is called if need be ... */
+	uint32_t link;     /* ... or, of a span, where the translation without spans is entered: an index of cold_link, plus 1 */
+	uint16_t size;
+	uint8_t kind;
+	bool interpret;    /* no lookup: `other` leads to the interpreter */
+	bool early;        /* of a span: an absent entry is no fault yet */
 };
 struct tr_cold_link {
 	uint8_t *jump;
@@ -80,7 +83,6 @@ struct tr {
 	uint8_t *guard;                      /* the branch taken if another page is behind this one now */
 	uint32_t guard_site;
 	bool slot;
-	bool rsp_aligned;                    /* guest RSP is known to be a multiple of a stack slot here */
 	bool ended;                          /* an emitted instruction left the block unconditionally */
 	uint32_t insn_start;                 /* host offset of the current instruction */
 	uint32_t pending_next[8];            /* sites whose `next` is the end of the current instruction */
@@ -119,20 +121,22 @@ static inline unsigned tr_host(unsigned guest) { return guest == RSP ? R15 : gue
 /* operand.c */
 /* r13 = linear address of the current instruction's memory operand; may use r14. False if the form is not handled. */
 bool tr_address(struct tr *t);
-/* r14 = table entry for r13; [r13+r14] is then the host operand. Saves live flags first if needed. */
+/* r13 = host address of the `size` bytes at guest address r13, which lie in one page; loses r14. Saves live flags first if needed. */
 void tr_lookup(struct tr *t, bool write, unsigned size);
-/* The same for a stack slot at guest RSP plus a multiple of its size: tests the alignment once per block. */
-void tr_lookup_stack(struct tr *t, bool write);
 /* Guest register to host register `dst` / from `src`. */
 void tr_get(struct tr *t, unsigned dst, unsigned guest);
 void tr_put(struct tr *t, unsigned guest, unsigned src);
 /* Guest address `page base + off` to host register. */
 void tr_page_address(struct tr *t, unsigned dst, int64_t off);
 uint32_t tr_site(struct tr *t, unsigned flags, unsigned size);
-/* r14 = table entry of the page of r13, for a span. Early: where it is absent the translation without spans goes on. */
-void tr_lookup_span(struct tr *t, bool write, bool early);
+/* The same for a span. Where it straddles two pages, or (early) there is no entry, the translation without spans goes on. */
+void tr_lookup_span(struct tr *t, const struct tr_span *s);
+/* Out of line, what a lookup does when its hint is of no use. */
+void tr_lookup_cold(struct tr *t, const struct tr_cold_access *c);
 /* r13 = address of the current instruction's base, index and scale, plus disp; may use r14. */
 void tr_sum(struct tr *t, int32_t disp);
+/* The branch taken if the bytes from r13 on may lie in two pages; NULL: they never do. Loses r14. */
+uint8_t *tr_in_page(struct tr *t, unsigned bytes);
 /* entry = table entry of the page of `pointer`, both host registers; returns the branch taken if it is absent. */
 uint8_t *tr_load_entry(struct tr *t, unsigned pointer, unsigned entry, bool write);
 
@@ -160,8 +164,6 @@ bool tr_in_span(const struct tr_span *s, const struct tr_access *a);
 bool tr_span_widen(struct tr_span *s, const struct tr_access *a); /* to hold the access as well; false if it cannot */
 /* The host register of the pointer of span k or (TR_SPANS + k) stream k, loaded if need be: r14 by preference, else r13. */
 unsigned tr_pointer(struct tr *t, unsigned k);
-/* Leaves the branch for span bytes, from r13 on, that are not in one page; NULL: they always are. Loses r14. */
-uint8_t *tr_straddle(struct tr *t, const struct tr_span *s);
 enum { TR_ROOT_PAGE = GPR_COUNT /* base of the page being executed */, TR_ROOT_ZERO, TR_ROOT_FRESH };
 
 /* loop.c */
@@ -212,8 +214,10 @@ void tr_exit_dispatch(struct tr *t, int32_t adjust); /* target address in r13; R
 void tr_jcc(struct tr *t, enum cond cc, int32_t target); /* CC_ALWAYS: code before it may lead around it */
 /* The interpreter takes the current instruction if cc; nothing has been changed by then. */
 void tr_interpret_if(struct tr *t, enum cond cc);
-/* Adds the link of a jump that leaves before the current instruction for a translation without spans. */
-void tr_link_plain(struct tr *t, uint8_t *jump);
+/* Adds the link of a jump, to be emitted later, that leaves before the current instruction for a translation without spans. */
+uint32_t tr_link_plain(struct tr *t);
+void tr_cold_link_jump(struct tr *t, uint32_t i, uint8_t *jump); /* jump belongs to cold_link[i] */
+void tr_stub_call(struct tr *t, uint32_t arg, unsigned svc);
 void tr_flags_to_slot(struct tr *t);                 /* loses r14 */
 void tr_flags_rescue(struct tr *t);                  /* to the slot, if they are needed and about to be lost; may lose r14 */
 void tr_flags_to_host(struct tr *t, unsigned scratch); /* loses scratch; NOREG: none is free */

@@ -8,7 +8,7 @@
  *     chk:    v->event != 0 ? -> C                  entered by backward and cross-page branches
  *     plain:  body ...                              entered by forward branches
  *
- * and elsewhere, in the cold part of the cache, crossing checks, calls of the slow path, unlinked exits.
+ * and elsewhere, in the cold part of the cache, lookups whose hint was of no use, calls of the slow path, unlinked exits.
  *
  * A block whose first use of the arithmetic flags is a read (flags_in) tests the event word without touching them.
  */
@@ -17,7 +17,7 @@
 
 #include "engine/bt/tr.h"
 
-static void emit_stub_call(struct tr *t, uint32_t arg, unsigned svc)
+void tr_stub_call(struct tr *t, uint32_t arg, unsigned svc)
 {
 	emit_store_imm32(&t->e, EMEM(RSP, H_SITE), arg);
 	emit_jmp(&t->e, t->bt->code_x + t->bt->stub[svc]);
@@ -52,7 +52,7 @@ static uint32_t new_link(struct tr *t, uint8_t *jump, int32_t target)
 		return 0;
 	}
 	bt->nlinks++;
-	bt->link[l] = (struct bt_link){.patch = (uint32_t)(jump - bt->code_w),
+	bt->link[l] = (struct bt_link){.patch = jump ? (uint32_t)(jump - bt->code_w) : 0,
 				       .target = target,
 				       .block = t->block,
 				       .slot = t->slot,
@@ -61,11 +61,18 @@ static uint32_t new_link(struct tr *t, uint8_t *jump, int32_t target)
 	return l;
 }
 
-void tr_link_plain(struct tr *t, uint8_t *jump)
+uint32_t tr_link_plain(struct tr *t)
 {
-	uint32_t l = new_link(t, jump, t->insn_off[t->i]);
+	uint32_t l = new_link(t, NULL, t->insn_off[t->i]);
 
 	t->bt->link[l].plain = true;
+	return t->nlinks - 1;
+}
+
+void tr_cold_link_jump(struct tr *t, uint32_t i, uint8_t *jump)
+{
+	t->cold_link[i].jump = jump;
+	t->bt->link[t->cold_link[i].link].patch = (uint32_t)(jump - t->bt->code_w);
 }
 
 void tr_exit_direct(struct tr *t, int32_t target)
@@ -88,7 +95,7 @@ void tr_interpret_if(struct tr *t, enum cond cc)
 		return;
 	}
 	t->ncold++;
-	*c = (struct tr_cold_access){.site = tr_site(t, 0, 0), .absent = emit_jcc(&t->e, cc, emit_here(&t->e)), .interpret = true};
+	*c = (struct tr_cold_access){.site = tr_site(t, 0, 0), .other = {emit_jcc(&t->e, cc, emit_here(&t->e))}, .interpret = true};
 }
 
 /* The jump table's entry for bits 1..11 of the target, or out of line to the thunk that fills it (jump.c). */
@@ -113,7 +120,7 @@ static void exit_interp(struct tr *t)
 {
 	uint32_t s = tr_site(t, SITE_END | (t->tail_known ? 0 : SITE_CROSSING), 0);
 
-	emit_stub_call(t, s, BT_SVC_INTERP);
+	tr_stub_call(t, s, BT_SVC_INTERP);
 	t->ended = true;
 }
 
@@ -202,31 +209,16 @@ static void emit_body(struct tr *t)
 		t->bt->site[t->pending_next[k]].next = tr_here(t);
 }
 
-static void emit_cold_access(struct tr *t, const struct tr_cold_access *c)
-{
-	struct emit *e = &t->e;
-
-	if (c->misaligned && !c->demand) {
-		emit_patch(e, c->misaligned, emit_here(e));
-		emit_call(e, t->bt->code_x + t->bt->crossing[c->size]);
-		emit_jmp(e, c->back);
-	}
-	emit_patch(e, c->absent, emit_here(e));
-	if (c->demand)
-		emit_patch(e, c->misaligned, emit_here(e));
-	emit_stub_call(t, c->site, c->interpret ? BT_SVC_INTERP : BT_SVC_SLOW);
-}
-
 static void emit_cold(struct tr *t, uint8_t *event_ind, uint8_t *event_chk)
 {
 	struct emit *e = &t->e;
 	struct bt *bt = t->bt;
 
 	for (unsigned i = 0; i < t->ncold; i++)
-		emit_cold_access(t, &t->cold[i]);
+		tr_lookup_cold(t, &t->cold[i]);
 	if (t->guard) {
 		emit_patch(e, t->guard, emit_here(e));
-		emit_stub_call(t, t->guard_site, BT_SVC_INTERP);
+		tr_stub_call(t, t->guard_site, BT_SVC_INTERP);
 	}
 	if (t->dispatch) {
 		emit_patch(e, t->dispatch, emit_here(e));
@@ -238,13 +230,13 @@ static void emit_cold(struct tr *t, uint8_t *event_ind, uint8_t *event_chk)
 
 		emit_patch(e, t->cold_link[i].jump, emit_here(e));
 		l->stub = tr_here(t);
-		emit_stub_call(t, t->cold_link[i].link, BT_SVC_LINK);
+		tr_stub_call(t, t->cold_link[i].link, BT_SVC_LINK);
 	}
 	emit_patch(e, event_ind, emit_here(e));
-	emit_stub_call(t, t->block, bt->block[t->block].flags_in ? BT_SVC_EVENT_SLOT : BT_SVC_EVENT_HOST);
+	tr_stub_call(t, t->block, bt->block[t->block].flags_in ? BT_SVC_EVENT_SLOT : BT_SVC_EVENT_HOST);
 	if (event_chk) {
 		emit_patch(e, event_chk, emit_here(e));
-		emit_stub_call(t, t->block, BT_SVC_EVENT_HOST);
+		tr_stub_call(t, t->block, BT_SVC_EVENT_HOST);
 	}
 }
 
