@@ -13,7 +13,13 @@
 
 static void set_halted(struct vm_cpu *c, bool halted)
 {
+	uint64_t now = vm_clock_now(&c->vm->clock);
+
 	pthread_mutex_lock(&c->vm->io.lock);
+	if (halted)
+		c->halted_since = now;
+	else
+		stats_add(&c->stats.halted_ns, now - c->halted_since);
 	vm_timers_halt(c, halted);
 	pthread_mutex_unlock(&c->vm->io.lock);
 }
@@ -56,7 +62,7 @@ static void wait_for_event(struct vm_cpu *c)
 {
 	struct vm *vm = c->vm;
 	struct vcpu *v = vm->vcpu[c->index];
-	uint64_t begin = vm_clock_now(&vm->clock), cpu_begin = thread_ns(), deadline, now;
+	uint64_t cpu_begin = thread_ns(), deadline, now;
 	unsigned was = prof_begin(v->prof, PROF_HALT);
 
 	cpu_pv_halt(v);
@@ -72,7 +78,6 @@ static void wait_for_event(struct vm_cpu *c)
 			vcpu_wait(v, deadline - now);
 	}
 	set_halted(c, false);
-	stats_add(&c->stats.halted_ns, vm_clock_now(&vm->clock) - begin);
 	stats_add(&c->stats.exit_cpu_ns, thread_ns() - cpu_begin);
 	cpu_pv_wake(v);
 	prof_end(v->prof, was);

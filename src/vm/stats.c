@@ -44,13 +44,27 @@ uint64_t vm_cpu_ns(const struct vm_cpu *c)
 	return (uint64_t)ts.tv_sec * 1000000000ull + (uint64_t)ts.tv_nsec;
 }
 
+/* The halt that goes on counts: an idle processor halts for seconds, one that is never started for ever. */
+static uint64_t halted_ns(const struct vm_cpu *c)
+{
+	struct vm *vm = c->vm;
+	uint64_t ns;
+
+	pthread_mutex_lock(&vm->io.lock);
+	ns = stats_read(&c->stats.halted_ns);
+	if (c->halted)
+		ns += vm_clock_now(&vm->clock) - c->halted_since;
+	pthread_mutex_unlock(&vm->io.lock);
+	return ns;
+}
+
 struct split { uint64_t cpu, guest, monitor, halted; };
 
 static struct split split_of(const struct vm_cpu *c)
 {
 	/* Counters first: they are part of what the clock says afterwards. */
 	uint64_t device = (uint64_t)((unsigned __int128)stats_read(&c->stats.device_tsc) * 1000000 / c->vm->io.guest_tsc_khz);
-	struct split s = {.monitor = device + stats_read(&c->stats.exit_cpu_ns), .halted = stats_read(&c->stats.halted_ns)};
+	struct split s = {.monitor = device + stats_read(&c->stats.exit_cpu_ns), .halted = halted_ns(c)};
 
 	s.cpu = vm_cpu_ns(c);
 	/* The TSC goes on while the host runs something else on our processor, the clock does not. */

@@ -56,11 +56,12 @@ struct vm_cpu {
 	pthread_t thread;
 	/* Under io.lock: */
 	bool halted;                      /* waits in HLT or for a start-up message, and serves its own timers */
+	uint64_t halted_since;            /* while halted: machine time */
 	uint64_t wait_until;              /* while halted: machine time at which it wakes by itself */
 	enum vm_startup startup;
 	uint8_t start_vector;
 	struct {                          /* written by its thread, read by any: base/stats.h */
-		uint64_t halted_ns;       /* time spent halted */
+		uint64_t halted_ns;       /* time spent halted, without the halt that goes on; written under io.lock */
 		uint64_t exits[EXIT_COUNT];
 		uint64_t device_tsc;      /* in devices, interrupt controllers included: ticks of the host's TSC */
 		uint64_t exit_cpu_ns;     /* processor time spent halting and waking */

@@ -30,18 +30,26 @@ def between(low, n, high, what):
     assert 0.98 * low <= n <= 1.02 * high, f"{what}: {n} is not within {low} to {high}"
 
 
-def processor(engine):
-    """What `doppel stats` says of processor time and memory, against the host's accounting and against the guest's own."""
+def memory(d, pid):
+    with open(f"/proc/{pid}/smaps") as f:
+        shared = sum(int(n) << 10 for n in re.findall(r"memfd:guest.*?^Rss: +(\d+) kB", f.read(), re.M | re.S))
+    populated = d.stats()["memory"]["populated_bytes"]
+    assert shared <= populated * 1.02, f"the host maps {shared}, {populated} is accounted"
+    near(populated, shared, 4 << 20, "memory: populated, resident")
+
+
+def processor(engine, cpus=1, started=1):
+    """What `doppel stats` says of processor time and memory, against the host's accounting and against the guest's own; one CPU is busy."""
     if os.getuid() != 0:
         raise Skip("reading another process's maps needs root")
-    with verbs.Detached(engine, append=machine.APPEND + " quiet") as d, d.console() as c:
+    with verbs.Detached(engine, append=f"{machine.APPEND} quiet maxcpus={started}", extra=["--cpus", str(cpus)]) as d, d.console() as c:
         c.expect(verbs.PROMPT, verbs.BOOT[engine])
         pid = d.vm_pid()
 
         def guest():
             c.send("echo busy=$(head -1 /proc/stat)=\n")
             v = [int(n) * 10_000_000 for n in c.expect(rb"busy=cpu +([0-9 ]+)=", 30).group(1).split()]  # in ticks of 10 ms
-            return {"busy": v[0] + v[1] + v[2] + v[5] + v[6], "steal": v[7]}  # user nice system irq softirq
+            return {"busy": v[0] + v[1] + v[2] + v[5] + v[6], "idle": v[3] + v[4], "steal": v[7]}  # user nice system irq softirq
 
         def look():
             """Nobody's numbers are taken at the same moment as another's: those of guest and host before and after."""
@@ -60,17 +68,21 @@ def processor(engine):
         near(t["guest_ns"] + t["monitor_ns"], t["vcpu_ns"], 0, "parts, whole")
         assert t["vcpu_ns"] <= t["cpu_ns"] + 1e6
         # What the host gave to others is the guest's steal time.
-        had, might = t["vcpu_ns"], t["machine_ns"] - t["halted_ns"]
+        had, might = t["vcpu_ns"], cpus * t["machine_ns"] - t["halted_ns"]
         between(low["steal"] - 50e6, might - had, high["steal"] + 50e6, "steal time, by the guest")
+        halted = t["halted_ns"] - (cpus - started) * t["machine_ns"]
+        between(low["idle"] - 50e6, halted, high["idle"] + 50e6, "time halted, idle time by the guest")
         # The guest counts the ticks it gets, 250 a second, and takes off the steal time it is told of: a tick that never came because
         # the host was elsewhere is missing twice. On a quiet host both bounds are the same.
         assert low["busy"] * 0.98 - 100e6 <= might, f"guest's /proc/stat says {low['busy']} at least: {t}"
         assert high["busy"] * 1.02 + 100e6 >= had - (might - had), f"guest's /proc/stat says {high['busy']} at most: {t}"
-        with open(f"/proc/{pid}/smaps") as f:
-            shared = sum(int(n) << 10 for n in re.findall(r"memfd:guest.*?^Rss: +(\d+) kB", f.read(), re.M | re.S))
-        populated = d.stats()["memory"]["populated_bytes"]
-        assert shared <= populated * 1.02, f"the host maps {shared}, {populated} is accounted"
-        near(populated, shared, 4 << 20, "memory: populated, resident")
+        if cpus == 1:
+            memory(d, pid)
+
+
+def processors(engine):
+    """A busy CPU, an idle one, and two that are never started: halts that go on count too."""
+    processor(engine, cpus=4, started=2)
 
 
 # --- disk and network -----------------------------------------------------------------------------------------------------
@@ -160,4 +172,4 @@ def network(engine):
         assert 4 << 20 < before["tx_bytes"] < 1.02 * (4 << 20) + 60000, f"{before} for 4 MiB each way"
 
 
-CASES = [("processor", processor), ("disk", disk), ("network", network)]
+CASES = [("processor", processor), ("processors", processors), ("disk", disk), ("network", network)]
