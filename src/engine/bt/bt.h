@@ -123,12 +123,12 @@ struct bt_decoded {
 	struct insn in;
 } __attribute__((aligned(64)));
 
-/* Where an indirect branch to rip goes (jump.c). Read by translated code, found by bits 1..11 of rip. */
+/* Where an indirect branch to rip goes (jump.c). Read by translated code, found by bits 1..13 of rip. */
 struct bt_jump {
 	uint64_t rip;
 	uint64_t code;        /* host address */
 };
-#define BT_JUMPS 2048
+#define BT_JUMPS 8192
 
 /* Hints (hint.c): the page that a lookup met last, for lookups of one kind: by kernel or user code, for reading or writing. They are in the
  * vcpu's engine area; a hint and its tally have the same index. */
@@ -163,7 +163,7 @@ struct bt {
 	uint32_t code_used, cold_used, nblocks, nsites, nlinks; /* ... how far: the next free byte or entry ... */
 	struct bt_ends { uint32_t code, cold, blocks, sites, links; } end, used[BT_PARTS]; /* ... up to where; how far the others are, 0 = not at all */
 	uint32_t *etab;       /* per page 4096 entries: code offset by page offset, 0 = miss */
-	struct bt_jump *jump;     /* BT_JUMPS entries for each context and, within that, user and supervisor mode */
+	void *jump;               /* tables of BT_JUMPS entries for each context and, within that, user and supervisor mode */
 	uint32_t jump_gen[MMU_CONTEXTS][2]; /* the x_gen at which a table was last emptied */
 	uint8_t user_mode[MMU_CONTEXTS]; /* which user mode the context's x_user entries belong to */
 	struct bt_page *page;
@@ -191,7 +191,7 @@ struct bt {
 	struct bt_perf_map *perf_map;   /* NULL: nobody wants one */
 	bool leave;           /* bt_service must return to the run loop with `exit` */
 	struct {
-		uint64_t translated, blocks, trials, tables, flushes, parts, links, misses, slow_fill, slow_interp, interp, signals, smc, events, loops;
+		uint64_t translated, blocks, trials, tables, flushes, parts, jump_flushes, links, misses, slow_fill, slow_interp, interp, signals, smc, events, loops;
 	} stats;
 };
 
@@ -226,7 +226,8 @@ void bt_jump_destroy(struct bt *bt);
 void bt_jump_forget(struct bt *bt, uint32_t block);    /* no indirect branch enters the block any more */
 void bt_jump_forget_all(struct bt *bt);
 uint64_t bt_jump_table(struct bt *bt, bool super);     /* of the current context, emptied if need be: value of H_JUMP */
-struct bt_jump *bt_jump_entry(struct bt *bt, bool super, uint64_t rip);   /* of that table: the one that rip would be in */
+uint64_t bt_jump_find(struct bt *bt, bool super, uint64_t rip);   /* host address of the code at rip if that table has it, else 0 */
+void bt_jump_fill(struct bt *bt, bool super, uint64_t rip, uint64_t code);
 void bt_jump_thunk(struct bt *bt, struct emit *e);     /* writes the code behind a miss; once, after the tables are mapped */
 
 /* hint.c */

@@ -3,7 +3,7 @@
  * Indirect branches: a table per address space and mode that maps guest addresses to translated code, read by translated code:
  *
  *     mov   r14d, r13d                        r13 = target
- *     and   r14d, ffeh                        its offset in the page chooses the entry
+ *     and   r14d, 3ffeh                       its low bits choose the entry
  *     add   r14, [rsp+H_JUMP]
  *     cmp   r13, [r14*8] ; jne out of line
  *     jmp   [r14*8+8]
@@ -19,22 +19,41 @@
  *  - Empty entries match no address: their rip is 0, which entry 0 alone could be asked for, and that one holds 2.
  */
 #include <errno.h>
+#include <stddef.h>
 #include <string.h>
 #include <sys/mman.h>
 
 #include "engine/bt/bt.h"
 
-#define TABLES (MMU_CONTEXTS * 2)
-#define BYTES (TABLES * BT_JUMPS * sizeof(struct bt_jump))
+/* Most tables have been given few entries when they are emptied: which, the thunk writes down. */
+#define NOTED 1024
+struct jump_table {
+	struct bt_jump entry[BT_JUMPS];
+	uint64_t noted;         /* since it was emptied; of more than NOTED the first are overwritten */
+	uint64_t note[NOTED];   /* address of the entry / 8 */
+};
+#define NOTES(member) ((int32_t)offsetof(struct jump_table, member))
 
-static struct bt_jump *table(const struct bt *bt, unsigned context, bool super)
+#define TABLES (MMU_CONTEXTS * 2)
+#define BYTES (TABLES * sizeof(struct jump_table))
+
+static struct jump_table *table(const struct bt *bt, unsigned context, bool super)
 {
-	return bt->jump + (context * 2 + super) * BT_JUMPS;
+	return (struct jump_table *)bt->jump + context * 2 + super;
 }
 
-static unsigned entry_of(unsigned off)
+/* Entries for addresses of one page offset are so far apart; the first is at half the offset. */
+#define SAME_OFFSET (PAGE_SIZE / 2)
+
+static void empty(struct jump_table *t)
 {
-	return off / 2 % BT_JUMPS;
+	if (t->noted > NOTED)
+		memset(t->entry, 0, sizeof(t->entry));
+	else
+		for (uint64_t i = 0; i < t->noted; i++)
+			((struct bt_jump *)(uintptr_t)(t->note[i] * 8))->rip = 0;
+	t->noted = 0;
+	t->entry[0].rip = 2;
 }
 
 int bt_jump_create(struct bt *bt)
@@ -46,7 +65,7 @@ int bt_jump_create(struct bt *bt)
 	}
 	for (unsigned c = 0; c < MMU_CONTEXTS; c++)
 		for (unsigned super = 0; super < 2; super++)
-			table(bt, c, super)->rip = 2;
+			table(bt, c, super)->entry[0].rip = 2;
 	return 0;
 }
 
@@ -62,10 +81,12 @@ void bt_jump_forget(struct bt *bt, uint32_t block)
 	bool super = bt->page[b->page].mode == BT_K64;
 
 	for (unsigned c = 0; c < MMU_CONTEXTS; c++) {
-		struct bt_jump *j = &table(bt, c, super)[entry_of(b->off)];
+		for (unsigned i = b->off / 2; i < BT_JUMPS; i += SAME_OFFSET) {
+			struct bt_jump *j = &table(bt, c, super)->entry[i];
 
-		if (j->code == bt->code_x + b->entry_ind)
-			j->rip = entry_of(b->off) ? 0 : 2;
+			if (j->code == bt->code_x + b->entry_ind)
+				j->rip = i ? 0 : 2;
+		}
 	}
 }
 
@@ -80,21 +101,49 @@ uint64_t bt_jump_table(struct bt *bt, bool super)
 {
 	const struct mmu *mmu = &bt->v->mmu;
 	unsigned c = (unsigned)(mmu->cur - mmu->ctx);
-	struct bt_jump *j = table(bt, c, super);
+	struct jump_table *t = table(bt, c, super);
 
 	if (bt->jump_gen[c][super] != mmu->cur->x_gen[super]) {
-		memset(j, 0, BT_JUMPS * sizeof(*j));
-		j->rip = 2;
+		empty(t);
+		bt->stats.jump_flushes++;
 		bt->jump_gen[c][super] = mmu->cur->x_gen[super];
 	}
-	return (uint64_t)(uintptr_t)j / 8;
+	return (uint64_t)(uintptr_t)t / 8;
 }
 
-struct bt_jump *bt_jump_entry(struct bt *bt, bool super, uint64_t rip)
+static struct bt_jump *entry_of(struct bt *bt, bool super, uint64_t rip)
 {
-	struct bt_jump *table = (struct bt_jump *)(uintptr_t)(bt_jump_table(bt, super) * 8);
+	struct bt_jump *first = (struct bt_jump *)(uintptr_t)(bt_jump_table(bt, super) * 8);
 
-	return &table[rip / 2 % BT_JUMPS];
+	return &first[rip / 2 % BT_JUMPS];
+}
+
+uint64_t bt_jump_find(struct bt *bt, bool super, uint64_t rip)
+{
+	const struct bt_jump *j = entry_of(bt, super, rip);
+
+	return j->rip == rip ? j->code : 0;
+}
+
+void bt_jump_fill(struct bt *bt, bool super, uint64_t rip, uint64_t code)
+{
+	struct bt_jump *j = entry_of(bt, super, rip);
+	struct jump_table *t = table(bt, (unsigned)(bt->v->mmu.cur - bt->v->mmu.ctx), super);
+
+	*j = (struct bt_jump){.rip = rip, .code = code};
+	t->note[t->noted++ % NOTED] = (uint64_t)(uintptr_t)j / 8;
+}
+
+/* Notes that the entry at H_TMP0 is filled. */
+static void note(struct emit *e)
+{
+	emit_load(e, R14, EMEM(RSP, H_JUMP));
+	emit_load(e, R13, EMEMX(NOREG, R14, 8, NOTES(noted)));
+	emit_op_mem(e, true, 0xff, 0, EMEMX(NOREG, R14, 8, NOTES(noted))); /* inc qword */
+	emit_and_imm32(e, R13, NOTED - 1);
+	emit_lea(e, R13, EMEMX(R13, R14, 1, 0));
+	emit_load(e, R14, EMEM(RSP, H_TMP0));
+	emit_store(e, EMEMX(NOREG, R13, 8, NOTES(note)), R14);
 }
 
 /* r13 = target, r14 = address of the entry / 8, H_SITE = the branch, flags in the slot. */
@@ -124,6 +173,8 @@ void bt_jump_thunk(struct bt *bt, struct emit *e)
 	emit_lea(e, R14, EMEMX(R14, R13, 1, 0));
 	emit_load(e, R13, EMEM(RSP, H_TMP0));
 	emit_store(e, EMEMX(NOREG, R13, 8, 8), R14);
+	note(e);
+	emit_load(e, R13, EMEM(RSP, H_TMP0));
 	emit_load(e, R14, EMEM(RSP, H_RIP));
 	emit_store(e, EMEMX(NOREG, R13, 8, 0), R14);
 	emit_op_reg(e, true, 0x87, R13, R14);  /* xchg: r13 = target again */

@@ -210,7 +210,7 @@ static uint32_t lookup(struct bt *bt, bool plain)
 static uint64_t dispatch(struct bt *bt)
 {
 	struct vcpu *v = bt->v;
-	struct bt_jump *j;
+	uint64_t code;
 	uint32_t b;
 
 	if (__atomic_load_n(&v->event, __ATOMIC_RELAXED) || bt->single || !translatable(v))
@@ -221,14 +221,14 @@ static uint64_t dispatch(struct bt *bt)
 	check_facts(bt);
 	/* Mostly to where it went before: back from a system call, an interpreted instruction, to the handler of an exception. */
 	*hot(v, H_RIP) = v->rip;
-	j = bt_jump_entry(bt, v->cpl != 3, v->rip);
-	if (likely(j->rip == v->rip))
-		return resume(bt, (uint32_t)(j->code - bt->code_x));
+	code = bt_jump_find(bt, v->cpl != 3, v->rip);
+	if (likely(code))
+		return resume(bt, (uint32_t)(code - bt->code_x));
 	b = lookup(bt, false);
 	if (!b)
 		return 0;
 	bt_block_publish(bt, b);
-	*bt_jump_entry(bt, v->cpl != 3, v->rip) = (struct bt_jump){.rip = v->rip, .code = bt->code_x + bt->block[b].entry_ind};
+	bt_jump_fill(bt, v->cpl != 3, v->rip, bt->code_x + bt->block[b].entry_ind);
 	return resume(bt, bt->block[b].entry_ind);
 }
 
@@ -540,6 +540,7 @@ static void bt_stats(struct vcpu *v, void (*emit)(void *o, const char *name, uin
 	emit(o, "bt_table_lookups", bt->stats.tables);
 	emit(o, "bt_flushes", bt->stats.flushes);
 	emit(o, "bt_parts_dropped", bt->stats.parts);
+	emit(o, "bt_jump_table_flushes", bt->stats.jump_flushes);
 	emit(o, "bt_links", bt->stats.links);
 	emit(o, "bt_dispatch_misses", bt->stats.misses);
 	emit(o, "bt_slow_fills", bt->stats.slow_fill);

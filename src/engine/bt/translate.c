@@ -98,7 +98,7 @@ void tr_interpret_if(struct tr *t, enum cond cc)
 	*c = (struct tr_cold_access){.site = tr_site(t, 0, 0), .other = {emit_jcc(&t->e, cc, emit_here(&t->e))}, .interpret = true};
 }
 
-/* The jump table's entry for bits 1..11 of the target, or out of line to the thunk that fills it (jump.c). */
+/* The jump table's entry for the target's low bits, or out of line to the thunk that fills it (jump.c). */
 void tr_exit_dispatch(struct tr *t, int32_t adjust)
 {
 	struct emit *e = &t->e;
