@@ -2,7 +2,7 @@
 /*
  * Contexts: the storage of the flat shadow tables, which parts of it are in use, and emptying them.
  *
- * Invariant: an entry is nonzero only if its region is on the touched list and the region's flag of that table is set.
+ * Invariant: an entry is nonzero only if its region is on the touched list, the region's flag of that table is set, and the bit of its line.
  * Owner: the vCPU's thread. Spec: SDM vol. 3A 4.10.4 (what each invalidation must remove; removing more is allowed).
  */
 #include "mem/private.h"
@@ -16,6 +16,9 @@
  * all of it idle, does not return pages that are about to be filled again. */
 #define IDLE_SLACK 256u
 #define IDLE_CAPACITY (MMU_MAX_REGIONS + IDLE_SLACK)
+
+/* A region with more lines in use than these is emptied faster as a whole. */
+#define LINES_ONE_BY_ONE 12
 
 static void *flat_reserve(uint64_t bytes)
 {
@@ -43,10 +46,11 @@ int mmu_context_init(struct mmu_context *c)
 	c->x_user = flat_reserve(FLAT_ENTRIES * sizeof(*c->x_user));
 	c->x_super = flat_reserve(FLAT_ENTRIES * sizeof(*c->x_super));
 	c->region = flat_reserve(FLAT_REGIONS * sizeof(*c->region));
+	c->lines = flat_reserve(FLAT_REGIONS * sizeof(*c->lines));
 	c->touched = flat_reserve(MMU_MAX_REGIONS * sizeof(*c->touched));
 	c->idle = flat_reserve(IDLE_CAPACITY * sizeof(*c->idle));
 	c->huge = flat_reserve(FLAT_GIBS * sizeof(*c->huge));
-	if (c->r && c->w && c->x_user && c->x_super && c->region && c->touched && c->idle && c->huge)
+	if (c->r && c->w && c->x_user && c->x_super && c->region && c->lines && c->touched && c->idle && c->huge)
 		return 0;
 	mmu_context_fini(c);
 	return -ENOMEM;
@@ -59,6 +63,7 @@ void mmu_context_fini(struct mmu_context *c)
 	flat_release(c->x_user, FLAT_ENTRIES * sizeof(*c->x_user));
 	flat_release(c->x_super, FLAT_ENTRIES * sizeof(*c->x_super));
 	flat_release(c->region, FLAT_REGIONS * sizeof(*c->region));
+	flat_release(c->lines, FLAT_REGIONS * sizeof(*c->lines));
 	flat_release(c->touched, MMU_MAX_REGIONS * sizeof(*c->touched));
 	flat_release(c->idle, IDLE_CAPACITY * sizeof(*c->idle));
 	flat_release(c->huge, FLAT_GIBS * sizeof(*c->huge));
@@ -103,20 +108,32 @@ static void context_trim(struct mmu_context *c)
 	c->nidle = 0;
 }
 
+/* Zeroes `pages` entries from vpn on, in the tables that have pages there. */
+static void entries_clear(struct mmu_context *c, uint64_t vpn, unsigned pages, uint16_t tables)
+{
+	if (tables & MMU_RG_R)
+		mem_zero_words(&c->r[vpn], pages);
+	if (tables & MMU_RG_W)
+		mem_zero_words(&c->w[vpn], pages);
+	if (tables & MMU_RG_XU)
+		mem_zero_words(&c->x_user[vpn], pages / 2);
+	if (tables & MMU_RG_XS)
+		mem_zero_words(&c->x_super[vpn], pages / 2);
+}
+
 /* Zeroes what a region holds and takes its flags back; the caller takes it off the touched list. */
 static void region_clear(struct mmu_context *c, uint32_t rg)
 {
 	uint64_t vpn = (uint64_t)rg * REGION_PAGES;
 	uint16_t f = c->region[rg];
+	uint32_t lines = c->lines[rg];
 
-	if (f & MMU_RG_R)
-		mem_zero_words(&c->r[vpn], REGION_PAGES);
-	if (f & MMU_RG_W)
-		mem_zero_words(&c->w[vpn], REGION_PAGES);
-	if (f & MMU_RG_XU)
-		mem_zero_words(&c->x_user[vpn], REGION_PAGES / 2);
-	if (f & MMU_RG_XS)
-		mem_zero_words(&c->x_super[vpn], REGION_PAGES / 2);
+	c->lines[rg] = 0;
+	if (__builtin_popcount(lines) > LINES_ONE_BY_ONE)
+		entries_clear(c, vpn, REGION_PAGES, f);
+	else
+		for (; lines; lines &= lines - 1)
+			entries_clear(c, vpn + (uint64_t)__builtin_ctz(lines) * MMU_LINE_PAGES, MMU_LINE_PAGES, f);
 	c->x_gen[0] += !!(f & MMU_RG_XU);
 	c->x_gen[1] += !!(f & MMU_RG_XS);
 	f &= MMU_RG_TABLES | MMU_RG_IDLE;
@@ -156,6 +173,7 @@ static void context_drop_tables(struct mmu *mmu, struct mmu_context *c)
 	c->x_gen[0]++;
 	c->x_gen[1]++;
 	flat_renew(c->region, FLAT_REGIONS * sizeof(*c->region));
+	flat_renew(c->lines, FLAT_REGIONS * sizeof(*c->lines));
 	mem_madvise(c->huge, FLAT_GIBS * sizeof(*c->huge), MADV_DONTNEED);
 	mmu->born -= c->born;
 	c->born = 0;
@@ -313,8 +331,9 @@ void mmu_context_empty_page(struct mmu *mmu, struct mmu_context *c, gva_t gva)
 	}
 }
 
-bool mmu_context_touch(struct mmu *mmu, struct mmu_context *c, uint32_t rg, uint16_t flags)
+bool mmu_context_touch(struct mmu *mmu, struct mmu_context *c, uint64_t vpn, unsigned pages, uint16_t flags)
 {
+	uint32_t rg = (uint32_t)(vpn / REGION_PAGES);
 	uint16_t *f = &c->region[rg];
 	bool room = true;
 
@@ -334,5 +353,7 @@ bool mmu_context_touch(struct mmu *mmu, struct mmu_context *c, uint32_t rg, uint
 		c->touched[c->ntouched++] = rg;
 	}
 	*f |= MMU_RG_TOUCHED | flags;
+	for (unsigned i = 0; i < pages; i += MMU_LINE_PAGES)
+		c->lines[rg] |= 1u << ((vpn + i) % REGION_PAGES / MMU_LINE_PAGES);
 	return room;
 }

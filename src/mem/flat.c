@@ -227,7 +227,7 @@ static void flat_fill(struct mmu *mmu, gva_t gva, const struct mmu_walk *w, stru
 		page &= ~(FLAT_AROUND * PAGE_SIZE - 1);
 		gfn &= ~(uint64_t)(FLAT_AROUND - 1);
 	}
-	mmu_context_touch(mmu, c, (uint32_t)(mmu_vpn(page) / REGION_PAGES), flags);
+	mmu_context_touch(mmu, c, mmu_vpn(page), n, flags);
 	if (w->page_shift == 30)
 		c->huge[mmu_vpn(page) / REGION_PAGES / GIB_REGIONS] = 1;
 	if (fr.super)
@@ -280,7 +280,7 @@ void mmu_set_exec(struct mmu *mmu, gva_t gva, bool user, uint32_t value)
 	flags |= w.global ? MMU_RG_GLOBAL : MMU_RG_LOCAL;
 	if (w.page_shift > PAGE_SHIFT && w.page_shift < 32)
 		flags |= MMU_RG_LARGE;
-	mmu_context_touch(mmu, c, (uint32_t)(mmu_vpn(gva) / REGION_PAGES), flags);
+	mmu_context_touch(mmu, c, mmu_vpn(gva), 1, flags);
 	if (w.page_shift == 30)
 		c->huge[mmu_vpn(gva) / REGION_PAGES / GIB_REGIONS] = 1;
 	(user ? c->x_user : c->x_super)[mmu_vpn(gva)] = value;

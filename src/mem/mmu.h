@@ -43,6 +43,8 @@
 
 /* Region = 2 MiB of guest addresses = one host page of r and w, half a page of x. */
 #define MMU_REGION_SHIFT 21
+/* Line = 16 pages: two cache lines of r and of w, one of x. A region has 32. */
+#define MMU_LINE_PAGES 16u
 
 struct mmu_context {
 	uint64_t *r;          /* 2^36 entries */
@@ -51,6 +53,7 @@ struct mmu_context {
 	uint32_t *x_super;
 	uint32_t x_gen[2];    /* changes whenever an entry of x_user [0], x_super [1] may have been dropped */
 	uint16_t *region;     /* 2^27 entries: MMU_RG_ flags */
+	uint32_t *lines;      /* of each region: which lines may hold entries, in any table */
 	uint32_t *touched;    /* list of region numbers */
 	uint32_t ntouched;
 	uint32_t *idle;       /* regions emptied at least once since the last trim; those not touched again lose their pages */

@@ -85,8 +85,9 @@ void mmu_await(struct mmu *mmu, uint32_t ticket);
 /* context.c */
 int mmu_context_init(struct mmu_context *c);
 void mmu_context_fini(struct mmu_context *c);
-/* Puts the region on the touched list and adds flags. False if the list was full and all of the context was emptied. */
-bool mmu_context_touch(struct mmu *mmu, struct mmu_context *c, uint32_t rg, uint16_t flags);
+/* Entries of `pages` pages (1, or a multiple of a line, aligned) are about to be filled: puts their region on the touched list and adds
+ * flags. False if the list was full and all of the context was emptied. */
+bool mmu_context_touch(struct mmu *mmu, struct mmu_context *c, uint64_t vpn, unsigned pages, uint16_t flags);
 void mmu_context_empty(struct mmu *mmu, struct mmu_context *c);
 void mmu_context_empty_nonglobal(struct mmu *mmu, struct mmu_context *c);
 void mmu_context_empty_lower(struct mmu *mmu, struct mmu_context *c);

@@ -443,6 +443,37 @@ static void many_regions(void **state)
 }
 
 /* Addresses that are not canonical share an index with canonical ones and must not spoil their entries. */
+/* However few or many pages of a region have been touched, none is left when it is emptied, in any table. */
+static void emptied_by_line(void **state)
+{
+	struct fx *f = *state;
+	uint32_t x = 7;
+
+	fx_long(f, 0);
+	for (unsigned i = 0; i < REGION_PAGES; i++)
+		fx_map(f, LOW + i * PAGE_SIZE, FX_DATA + i * PAGE_SIZE, 1, RWU | PTE_D);
+	for (unsigned round = 0; round < 60; round++) {
+		for (unsigned n = round; n < 60; n++) {
+			gva_t gva;
+
+			x = x * 1664525 + 1013904223;
+			gva = LOW + (x >> 16) % REGION_PAGES * PAGE_SIZE;
+			touch(f, gva, x & 1, true, true);
+			if (x & 2)
+				mmu_set_exec(&f->mmu, gva, true, x | 1);
+			if (x & 4)
+				mmu_set_exec(&f->mmu, gva, false, x | 1);
+		}
+		mmu_flush_nonglobal(&f->mmu);
+		for (unsigned i = 0; i < REGION_PAGES; i++) {
+			gva_t gva = LOW + i * PAGE_SIZE;
+			const struct mmu_context *c = f->mmu.cur;
+
+			assert_true(!r_at(f, gva) && !w_at(f, gva) && !c->x_user[mmu_vpn(gva)] && !c->x_super[mmu_vpn(gva)]);
+		}
+	}
+}
+
 static void noncanonical(void **state)
 {
 	struct fx *f = *state;
@@ -529,7 +560,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		T(fill_rules), T(halves), T(fault_around), T(invlpg_4m), T(cr3_without_pcid), T(pcids), T(recycling),
-		T(code_drops_writes), T(random_walk), T(many_regions), T(noncanonical), T(host_pages), T(host_pages_given_back),
+		T(code_drops_writes), T(random_walk), T(many_regions), T(emptied_by_line), T(noncanonical), T(host_pages), T(host_pages_given_back),
 	};
 
 	return cmocka_run_group_tests_name("mem/flat", tests, NULL, NULL);
