@@ -143,6 +143,7 @@ struct bt_tally {
 	uint32_t form;        /* ... and how that was translated */
 };
 #define BT_HINTS 512
+#define BT_STACK_HINTS 8 /* the first of them */
 enum { BT_HINT_WRITE = 1, BT_HINT_USER = 2, BT_HINT_KINDS = 4 };
 struct bt_hints {
 	struct bt_hint hint[BT_HINT_KINDS][BT_HINTS];
@@ -180,7 +181,7 @@ struct bt {
 	uint32_t table[BT_HINT_KINDS][33];  /* ... that only looks it up */
 	uint8_t *form;         /* enum bt_form of instructions, by a hash of their guest-physical address */
 	uint32_t next_hint[BT_HINT_KINDS];
-	uint32_t hint_gen;     /* v->mmu.gen at which the hints were last known to be true */
+	uint32_t hint_gen[2];  /* v->mmu.gen at which the hints of kernel and user code were last known to be true */
 	struct {               /* bytes that the host has been asked for, from the beginning of each */
 		size_t code, cold, block, site, link;
 	} ready;
@@ -191,7 +192,7 @@ struct bt {
 	struct bt_perf_map *perf_map;   /* NULL: nobody wants one */
 	bool leave;           /* bt_service must return to the run loop with `exit` */
 	struct {
-		uint64_t translated, blocks, trials, tables, flushes, parts, jump_flushes, links, misses, slow_fill, slow_interp, interp, signals, smc, events, loops;
+		uint64_t translated, blocks, trials, tables, forgets, flushes, parts, jump_flushes, links, misses, slow_fill, slow_interp, interp, signals, smc, events, loops;
 	} stats;
 };
 
@@ -232,7 +233,8 @@ void bt_jump_thunk(struct bt *bt, struct emit *e);     /* writes the code behind
 
 /* hint.c */
 void bt_hint_thunks(struct bt *bt, struct emit *e);
-void bt_hints_check(struct bt *bt);                    /* before translated code runs: forgets what the tables no longer hold */
+void bt_hints_check(struct bt *bt, bool user);         /* before translated code runs: forgets what the tables no longer hold */
+int32_t bt_hint_stack(const struct bt *bt, unsigned kind, gfn_t gfn); /* of code of that frame: offset from RSP */
 /* Offset from RSP of the next hint of the kind, for a lookup of that form. Its tally is BT_TALLY further. */
 int32_t bt_hint_new(struct bt *bt, unsigned kind, enum bt_form form, uint32_t site);
 #define BT_TALLY ((int32_t)offsetof(struct bt_hints, tally))

@@ -12,7 +12,7 @@
  *  - A hint is what the flat tables hold: bt_hints_check() forgets all of them, before translated code runs, when anything has been
  *    dropped from the tables or the address space is another one (mmu.gen). What was only added does not matter.
  *  - Hints of kernel and user code, and for reading and writing, are apart: none is used with other rights than it was found with.
- *  - Lookups share hints (there are BT_HINTS of a kind), and instructions their form (a hash): that is slower, not wrong.
+ *  - Those of the stack share BT_STACK_HINTS, by code page; other lookups may have to share hints (there are BT_HINTS of a kind), and instructions their form (a hash): that is slower, not wrong.
  *  - `none` matches addresses in the page at 2^63 only, and adding it leaves them as they are: not canonical, so the access faults.
  */
 #include "engine/bt/bt.h"
@@ -20,9 +20,9 @@
 #define NONE (1ull << 63)
 
 /* Misses after which a lookup is looked at again. */
-#define SAMPLE 1024
+#define SAMPLE 256
 /* A miss costs so many times what a hit gains. */
-#define MISS_COST 8
+#define MISS_COST 12
 
 static struct bt_hints *hints(const struct bt *bt)
 {
@@ -46,23 +46,32 @@ enum bt_form bt_form(const struct bt *bt, gfn_t gfn, unsigned off)
 	return *form_of(bt, gfn, off);
 }
 
+static int32_t offset_of(const struct bt *bt, unsigned kind, unsigned i)
+{
+	return (int32_t)((uint8_t *)&hints(bt)->hint[kind][i] - (uint8_t *)bt->v);
+}
+
 int32_t bt_hint_new(struct bt *bt, unsigned kind, enum bt_form form, uint32_t site)
 {
-	unsigned i = bt->next_hint[kind]++ % BT_HINTS;
-	struct bt_hints *h = hints(bt);
+	unsigned i = BT_STACK_HINTS + bt->next_hint[kind]++ % (BT_HINTS - BT_STACK_HINTS);
 
-	h->tally[kind][i] = (struct bt_tally){.left = form == BT_FORM_KEEP ? INT32_MAX : SAMPLE, .site = site, .form = form};
-	return (int32_t)((uint8_t *)&h->hint[kind][i] - (uint8_t *)bt->v);
+	hints(bt)->tally[kind][i] = (struct bt_tally){.left = form == BT_FORM_KEEP ? INT32_MAX : SAMPLE, .site = site, .form = form};
+	return offset_of(bt, kind, i);
+}
+
+int32_t bt_hint_stack(const struct bt *bt, unsigned kind, gfn_t gfn)
+{
+	return offset_of(bt, kind, gfn % BT_STACK_HINTS);
 }
 
 void bt_hints_forget_sites(struct bt *bt)
 {
-	struct bt_hints *h = hints(bt);
-
 	for (unsigned kind = 0; kind < BT_HINT_KINDS; kind++) {
+		uint32_t given = bt->next_hint[kind] < BT_HINTS - BT_STACK_HINTS ? bt->next_hint[kind] : BT_HINTS - BT_STACK_HINTS;
+
+		for (unsigned i = 0; i < given; i++)
+			hints(bt)->tally[kind][BT_STACK_HINTS + i].site = 0;
 		bt->next_hint[kind] = 0;
-		for (unsigned i = 0; i < BT_HINTS; i++)
-			h->tally[kind][i] = (struct bt_tally){.left = SAMPLE};
 	}
 }
 
@@ -99,26 +108,28 @@ void bt_hint_review(struct bt *bt)
 
 /* --- contents ------------------------------------------------------------------------------------------------------ */
 
-static void forget(struct bt_hint *hint)
+static void forget(struct bt *bt, unsigned kind)
 {
-	uint64_t *to = &hint->page;
-	size_t n = BT_HINTS * sizeof(*hint) / sizeof(uint64_t);
+	uint64_t *to = &hints(bt)->hint[kind][0].page;
+	size_t n = BT_HINTS * sizeof(struct bt_hint) / sizeof(uint64_t);
 
 	__asm__ volatile("rep stosq" : "+D"(to), "+c"(n) : "a"(NONE) : "memory");
 }
 
-void bt_hints_check(struct bt *bt)
+void bt_hints_check(struct bt *bt, bool user)
 {
 	struct bt_hints *h = hints(bt);
+	unsigned first = user ? BT_HINT_USER : 0;
 
-	if (likely(bt->hint_gen == bt->v->mmu.gen))
+	if (likely(bt->hint_gen[user] == bt->v->mmu.gen))
 		return;
-	bt->hint_gen = bt->v->mmu.gen;
-	for (unsigned kind = 0; kind < BT_HINT_KINDS; kind++)
+	bt->hint_gen[user] = bt->v->mmu.gen;
+	for (unsigned kind = first; kind < first + 2; kind++)
 		if (h->used[kind]) {
 			h->used[kind] = 0;
-			forget(h->hint[kind]);
+			forget(bt, kind);
 		}
+	bt->stats.forgets++;
 }
 
 /* --- thunks ------------------------------------------------------------------------------------------------------ */
@@ -214,9 +225,11 @@ void bt_hint_thunks(struct bt *bt, struct emit *e)
 
 	_Static_assert(sizeof(struct bt_hints) <= VCPU_ENGINE_SIZE, "hints outgrow the engine's area");
 	_Static_assert(sizeof(struct bt_hint) == sizeof(struct bt_tally), "one offset for both");
-	bt_hints_forget_sites(bt);
 	for (unsigned kind = 0; kind < BT_HINT_KINDS; kind++) {
-		forget(hints(bt)->hint[kind]);
+		for (unsigned i = 0; i < BT_HINTS; i++) {
+			hints(bt)->hint[kind][i] = (struct bt_hint){NONE, NONE};
+			hints(bt)->tally[kind][i].left = INT32_MAX;
+		}
 		for (unsigned i = 0; i < nitems(sizes); i++) {
 			bt->lookup[kind][sizes[i]] = (uint32_t)(e->w - bt->code_w);
 			write_lookup(e, kind, sizes[i]);

@@ -138,11 +138,11 @@ uint8_t *tr_in_page(struct tr *t, unsigned bytes)
 }
 
 /* The page that this lookup met last? */
-static void emit_hint(struct tr *t, struct tr_cold_access *c, enum bt_form form)
+static void emit_hint(struct tr *t, struct tr_cold_access *c, enum bt_form form, bool stack)
 {
 	struct emit *e = &t->e;
 
-	c->hint = bt_hint_new(t->bt, c->kind, form, c->site);
+	c->hint = stack ? bt_hint_stack(t->bt, c->kind, t->gfn) : bt_hint_new(t->bt, c->kind, form, c->site);
 	emit_op_mem(e, true, 0x33, R13, EMEM(RSP, c->hint + (int)offsetof(struct bt_hint, page))); /* xor */
 	emit_op_reg(e, true, 0x81, 7, R13);                                                         /* cmp r13, imm32 */
 	emit_u32(e, (uint32_t)(PAGE_SIZE - c->size));
@@ -162,10 +162,28 @@ static void emit_table(struct tr *t, struct tr_cold_access *c)
 	emit_op_reg(e, true, 0x01, R14, R13); /* add r13, r14 */
 }
 
+/* PUSH, RET ..., and operands around RSP. */
+static bool on_stack(const struct insn *in)
+{
+	for (unsigned i = 0; i < in->nops; i++)
+		if (in->op[i].kind == OPND_MEM)
+			return in->mem.base == RSP && in->mem.index == INSN_NO_REG && in->mem.seg == SS;
+	return true;
+}
+
+/* A kernel's pointers lead elsewhere from one call to the next, and it changes the address space often: hints lose more than they gain. */
+static enum bt_form form_of(const struct tr *t, bool stack)
+{
+	if (t->mode == BT_K64 && !t->bt->single)
+		return BT_FORM_TABLE;
+	return stack ? BT_FORM_KEEP : bt_form(t->bt, t->gfn, t->insn_off[t->i]);
+}
+
 static struct tr_cold_access *lookup(struct tr *t, bool write, unsigned size, unsigned site_flags, unsigned site_size)
 {
 	struct tr_cold_access *c = &t->cold[t->ncold];
-	enum bt_form form = bt_form(t->bt, t->gfn, t->insn_off[t->i]);
+	bool stack = on_stack(tr_insn(t));
+	enum bt_form form = form_of(t, stack);
 
 	tr_held_forget(t);
 	tr_flags_rescue(t);
@@ -179,7 +197,7 @@ static struct tr_cold_access *lookup(struct tr *t, bool write, unsigned size, un
 	if (form == BT_FORM_TABLE)
 		emit_table(t, c);
 	else
-		emit_hint(t, c, form);
+		emit_hint(t, c, form, stack);
 	c->back = emit_here(&t->e);
 	return c;
 }

@@ -106,7 +106,7 @@ static void sync_out(struct bt *bt)
 	*hot(v, H_XB) = x;
 	*hot(v, H_MASK) = mode == BT_K64 ? 0x0000fffffffff000ull : 0x00007ffffffff000ull;
 	*hot(v, H_JUMP) = bt_jump_table(bt, mode == BT_K64);
-	bt_hints_check(bt);
+	bt_hints_check(bt, mode != BT_K64);
 	v->rflags &= ~(uint64_t)FL_RF; /* no breakpoints are armed: an instruction will have completed */
 }
 
@@ -538,6 +538,7 @@ static void bt_stats(struct vcpu *v, void (*emit)(void *o, const char *name, uin
 	emit(o, "bt_loops", bt->stats.loops);
 	emit(o, "bt_trials", bt->stats.trials);
 	emit(o, "bt_table_lookups", bt->stats.tables);
+	emit(o, "bt_hints_forgotten", bt->stats.forgets);
 	emit(o, "bt_flushes", bt->stats.flushes);
 	emit(o, "bt_parts_dropped", bt->stats.parts);
 	emit(o, "bt_jump_table_flushes", bt->stats.jump_flushes);
