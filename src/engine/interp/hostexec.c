@@ -10,7 +10,8 @@
  *  - SSE/AVX: with an exception unmasked in the guest's MXCSR the instruction runs with all of them masked and the flags
  *    clear, its vector state saved. If it then raised an unmasked flag the state is put back and #XM is delivered. Chosen over a SIGFPE
  *    handler because it needs no process-wide signal state and costs nothing while everything is masked, as it nearly always is.
- *    One deviation: an unmasked underflow on an exact denormal result is not noticed (masked underflow is only flagged if inexact).
+ *    Two deviations: an unmasked underflow on an exact denormal result is not noticed (masked underflow is only flagged if inexact), and an
+ *    unmasked overflow always reports an inexact result as well (a masked one is), even where the quotient with its exponent wrapped is exact.
  *
  * Locking: none; the vCPU's thread. Spec: SDM vol. 1 8.6 (x87), 11.5 (SIMD), vol. 2 2.4 (alignment classes).
  */
