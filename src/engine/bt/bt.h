@@ -181,7 +181,8 @@ struct bt {
 	uint32_t table[BT_HINT_KINDS][33];  /* ... that only looks it up */
 	uint8_t *form;         /* enum bt_form of instructions, by a hash of their guest-physical address */
 	uint32_t next_hint[BT_HINT_KINDS];
-	uint32_t hint_gen[2];  /* v->mmu.gen at which the hints of kernel and user code were last known to be true */
+	uint32_t hint_gen;     /* v->mmu.gen when that was last looked at ... */
+	uint8_t hint_stale;    /* ... and has it changed since hints of kernel (bit 0) and user code (bit 1) were forgotten? */
 	struct {               /* bytes that the host has been asked for, from the beginning of each */
 		size_t code, cold, block, site, link;
 	} ready;

@@ -121,9 +121,13 @@ void bt_hints_check(struct bt *bt, bool user)
 	struct bt_hints *h = hints(bt);
 	unsigned first = user ? BT_HINT_USER : 0;
 
-	if (likely(bt->hint_gen[user] == bt->v->mmu.gen))
+	if (bt->hint_gen != bt->v->mmu.gen) {
+		bt->hint_gen = bt->v->mmu.gen;
+		bt->hint_stale = 3;
+	}
+	if (likely(!(bt->hint_stale & BIT(user))))
 		return;
-	bt->hint_gen[user] = bt->v->mmu.gen;
+	bt->hint_stale &= (uint8_t)~BIT(user);
 	for (unsigned kind = first; kind < first + 2; kind++)
 		if (h->used[kind]) {
 			h->used[kind] = 0;
