@@ -20,7 +20,11 @@
 #define NONE (1ull << 63)
 
 /* Misses after which a lookup is looked at again. */
+#ifdef TORTURE_HINTS
+#define SAMPLE 8
+#else
 #define SAMPLE 256
+#endif
 /* A miss costs so many times what a hit gains. */
 #define MISS_COST 12
 

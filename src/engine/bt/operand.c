@@ -174,8 +174,10 @@ static bool on_stack(const struct insn *in)
 /* A kernel's pointers lead elsewhere from one call to the next, and it changes the address space often: hints lose more than they gain. */
 static enum bt_form form_of(const struct tr *t, bool stack)
 {
+#ifndef TORTURE_HINTS
 	if (t->mode == BT_K64 && !t->bt->single)
 		return BT_FORM_TABLE;
+#endif
 	return stack ? BT_FORM_KEEP : bt_form(t->bt, t->gfn, t->insn_off[t->i]);
 }
 
