@@ -136,6 +136,9 @@ static bool op_push(struct tr *t)
 	default:
 		if (!load_operand(t))
 			return false;
+		/* Interpreted for its source's sake the push finds no span for the stack, which what follows may rely on. */
+		if (!t->overflow && !t->bt->single)
+			t->bt->site[t->bt->nsites - 1].flags |= SITE_END;
 		emit_store(&t->e, EMEM(RSP, H_TMP1), R13);
 		tr_push_tmp1(t);
 		return true;

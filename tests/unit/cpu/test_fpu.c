@@ -193,7 +193,7 @@ static void xrstor_live(void **state)
 	ready(b);
 	assert_int_equal(cpu_xsave_op(v, XOP_XSAVE, AREA, 7, true), 0);
 	for (unsigned i = 160; i < 832; i += i == 408 ? 168 : 8)
-		put64(b, GPA_AREA + i, i * 0x0101010101010101);
+		put64(b, GPA_AREA + i, i * 0x0101010101010101ull);
 	put64(b, GPA_AREA + 32, 0x8765432112345678);
 	put64(b, GPA_AREA + 8, 0x1122334455667788);            /* FIP: not restored */
 	fx_put(&b->fx, GPA_AREA + 24, 4, 0x5fa0);
