@@ -233,6 +233,11 @@ void bt_jump_fill(struct bt *bt, bool super, uint64_t rip, uint64_t code);
 void bt_jump_thunk(struct bt *bt, struct emit *e);     /* writes the code behind a miss; once, after the tables are mapped */
 
 /* hint.c */
+/* The branch taken if `bytes` bytes from r13 on lie in two pages; only the low bits of r13 matter. Loses r14. */
+uint8_t *bt_emit_crosses(struct emit *e, unsigned bytes);
+/* entry = the flat table's entry of the page of `pointer`, both host registers; returns the branch taken if it is absent. pushed: bytes on the
+ * host's stack. */
+uint8_t *bt_emit_entry(struct emit *e, unsigned pointer, unsigned entry, bool write, int32_t pushed);
 void bt_hint_thunks(struct bt *bt, struct emit *e);
 void bt_hints_check(struct bt *bt, bool user);         /* before translated code runs: forgets what the tables no longer hold */
 int32_t bt_hint_stack(const struct bt *bt, unsigned kind, gfn_t gfn); /* of code of that frame: offset from RSP */

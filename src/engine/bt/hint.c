@@ -12,7 +12,8 @@
  *  - A hint is what the flat tables hold: bt_hints_check() forgets all of them, before translated code runs, when anything has been
  *    dropped from the tables or the address space is another one (mmu.gen). What was only added does not matter.
  *  - Hints of kernel and user code, and for reading and writing, are apart: none is used with other rights than it was found with.
- *  - Those of the stack share BT_STACK_HINTS, by code page; other lookups may have to share hints (there are BT_HINTS of a kind), and instructions their form (a hash): that is slower, not wrong.
+ *  - Those of the stack share BT_STACK_HINTS, by code page; other lookups may have to share hints (there are BT_HINTS of a kind), and
+ *    instructions their form (a hash): that is slower, not wrong.
  *  - `none` matches addresses in the page at 2^63 only, and adding it leaves them as they are: not canonical, so the access faults.
  */
 #include "engine/bt/bt.h"
@@ -142,33 +143,43 @@ void bt_hints_check(struct bt *bt, bool user)
 
 /* --- thunks ------------------------------------------------------------------------------------------------------ */
 
-/* [rsp+off] as seen by a thunk, behind its return address. */
+/* A thunk's return address. */
+#define PUSHED 8
+
+/* [rsp+off] as seen by a thunk. */
 static struct emem frame(int32_t off)
 {
-	return EMEM(RSP, off + 8);
+	return EMEM(RSP, off + PUSHED);
 }
 
-/* [hint of r14 + off] likewise. */
+/* [the hint whose offset is in reg, + off] likewise. */
 static struct emem hinted(unsigned reg, int32_t off)
 {
-	return EMEMX(RSP, (uint8_t)reg, 1, off + 8);
+	return EMEMX(RSP, (uint8_t)reg, 1, off + PUSHED);
+}
+
+uint8_t *bt_emit_crosses(struct emit *e, unsigned bytes)
+{
+	emit_lea(e, R14, EMEM(R13, (int32_t)(bytes - 1)));
+	emit_op_reg(e, false, 0x31, R13, R14); /* xor r14d, r13d */
+	emit_test_imm32(e, R14, PAGE_SIZE);
+	return emit_jcc(e, CC_NE, emit_here(e));
+}
+
+uint8_t *bt_emit_entry(struct emit *e, unsigned pointer, unsigned entry, bool write, int32_t pushed)
+{
+	emit_pext(e, entry, pointer, EMEM(RSP, H_MASK + pushed));
+	emit_op_mem(e, true, 0x03, entry, EMEM(RSP, (write ? H_WTAB : H_RTAB) + pushed)); /* add */
+	emit_load(e, entry, EMEMX(NOREG, (uint8_t)entry, 8, 0));
+	emit_op_reg(e, true, 0x85, entry, entry); /* test */
+	return emit_jcc(e, CC_E, emit_here(e));
 }
 
 /* r14 = entry for the bytes at r13, or the thunk returns behind the 5-byte jump that follows its call: there is none, or they lie in two pages. */
 static void emit_entry(struct emit *e, unsigned kind, unsigned size, uint8_t *fail[2])
 {
-	fail[0] = NULL;
-	if (size > 1) {
-		emit_lea(e, R14, EMEM(R13, (int)size - 1));
-		emit_op_reg(e, false, 0x31, R13, R14); /* xor r14d, r13d */
-		emit_test_imm32(e, R14, PAGE_SIZE);
-		fail[0] = emit_jcc(e, CC_NE, emit_here(e));
-	}
-	emit_pext(e, R14, R13, frame(H_MASK));
-	emit_op_mem(e, true, 0x03, R14, frame(kind & BT_HINT_WRITE ? H_WTAB : H_RTAB)); /* add */
-	emit_load(e, R14, EMEMX(NOREG, R14, 8, 0));
-	emit_op_reg(e, true, 0x85, R14, R14); /* test */
-	fail[1] = emit_jcc(e, CC_E, emit_here(e));
+	fail[0] = size > 1 ? bt_emit_crosses(e, size) : NULL;
+	fail[1] = bt_emit_entry(e, R13, R14, kind & BT_HINT_WRITE, PUSHED);
 }
 
 static void emit_fail(struct emit *e, uint8_t *fail[2])

@@ -226,7 +226,7 @@ static void enter_stream(struct tr *t, unsigned k)
 		rounds(t, s);
 		limit_min(e);
 	}
-	emit_patch(e, tr_load_entry(t, R13, R14, s->span.write), t->loop.ordinary);
+	emit_patch(e, bt_emit_entry(e, R13, R14, s->span.write, 0), t->loop.ordinary);
 	base = s->still ? head_reg(t, s->span.base.root, R13) : NOREG;
 	if (base != NOREG)
 		emit_lea(e, R14, EMEMX(R14, (uint8_t)base, 1, 0));

@@ -111,29 +111,16 @@ bool tr_address(struct tr *t)
 	return in->addrsize != 2;
 }
 
-uint8_t *tr_load_entry(struct tr *t, unsigned pointer, unsigned entry, bool write)
-{
-	emit_pext(&t->e, entry, pointer, EMEM(RSP, H_MASK));
-	emit_op_mem(&t->e, true, 0x03, entry, EMEM(RSP, write ? H_WTAB : H_RTAB)); /* add */
-	emit_load(&t->e, entry, EMEMX(NOREG, (uint8_t)entry, 8, 0));
-	emit_op_reg(&t->e, true, 0x85, entry, entry); /* test */
-	return emit_jcc(&t->e, CC_E, emit_here(&t->e));
-}
-
 uint8_t *tr_in_page(struct tr *t, unsigned bytes)
 {
 	struct emit *e = &t->e;
 
 	if (bytes == 1)
 		return NULL;
-	if (bytes <= 16 && !(bytes & (bytes - 1))) {
-		/* Nearly always aligned: then they are in one page. */
-		emit_test_imm8(e, R13, (uint8_t)(bytes - 1));
-	} else {
-		emit_lea(e, R14, EMEM(R13, (int32_t)(bytes - 1)));
-		emit_op_reg(e, false, 0x31, R13, R14); /* xor r14d, r13d */
-		emit_test_imm32(e, R14, PAGE_SIZE);
-	}
+	if (bytes > 16 || (bytes & (bytes - 1)))
+		return bt_emit_crosses(e, bytes);
+	/* Nearly always aligned: then they are in one page. */
+	emit_test_imm8(e, R13, (uint8_t)(bytes - 1));
 	return emit_jcc(e, CC_NE, emit_here(e));
 }
 
@@ -158,7 +145,7 @@ static void emit_table(struct tr *t, struct tr_cold_access *c)
 	struct emit *e = &t->e;
 
 	c->other[0] = tr_in_page(t, c->size);
-	c->other[1] = tr_load_entry(t, R13, R14, c->kind & BT_HINT_WRITE);
+	c->other[1] = bt_emit_entry(e, R13, R14, c->kind & BT_HINT_WRITE, 0);
 	emit_op_reg(e, true, 0x01, R14, R13); /* add r13, r14 */
 }
 
@@ -181,20 +168,31 @@ static enum bt_form form_of(const struct tr *t, bool stack)
 	return stack ? BT_FORM_KEEP : bt_form(t->bt, t->gfn, t->insn_off[t->i]);
 }
 
-static struct tr_cold_access *lookup(struct tr *t, bool write, unsigned size, unsigned site_flags, unsigned site_size)
+struct tr_cold_access *tr_cold_add(struct tr *t, unsigned site_flags, unsigned site_size)
 {
 	struct tr_cold_access *c = &t->cold[t->ncold];
-	bool stack = on_stack(tr_insn(t));
-	enum bt_form form = form_of(t, stack);
 
-	tr_held_forget(t);
-	tr_flags_rescue(t);
 	if (t->ncold == TR_MAX_COLD) {
 		t->overflow = true;
 		return NULL;
 	}
 	t->ncold++;
-	*c = (struct tr_cold_access){.site = tr_site(t, site_flags | (write ? SITE_WRITE : 0), site_size), .size = (uint16_t)size};
+	*c = (struct tr_cold_access){.site = tr_site(t, site_flags, site_size)};
+	return c;
+}
+
+static struct tr_cold_access *lookup(struct tr *t, bool write, unsigned size, unsigned site_flags, unsigned site_size)
+{
+	bool stack = on_stack(tr_insn(t));
+	enum bt_form form = form_of(t, stack);
+	struct tr_cold_access *c;
+
+	tr_held_forget(t);
+	tr_flags_rescue(t);
+	c = tr_cold_add(t, site_flags | (write ? SITE_WRITE : 0), site_size);
+	if (!c)
+		return NULL;
+	c->size = (uint16_t)size;
 	c->kind = (t->mode == BT_K64 ? 0 : BT_HINT_USER) | (write ? BT_HINT_WRITE : 0);
 	if (form == BT_FORM_TABLE)
 		emit_table(t, c);
@@ -235,12 +233,8 @@ void tr_lookup_cold(struct tr *t, const struct tr_cold_access *c)
 		return;
 	}
 	/* r13 = guest address, or that ^ the hint's page: its low bits are the same. */
-	if (c->link && c->size > 1) {
-		emit_lea(e, R14, EMEM(R13, c->size - 1));
-		emit_op_reg(e, false, 0x31, R13, R14); /* xor r14d, r13d */
-		emit_test_imm32(e, R14, PAGE_SIZE);
-		straddle = emit_jcc(e, CC_NE, emit_here(e));
-	}
+	if (c->link && c->size > 1)
+		straddle = bt_emit_crosses(e, c->size);
 	if (c->hint)
 		emit_mov_imm(e, R14, (uint32_t)c->hint);
 	emit_call(e, bt->code_x + (c->hint ? bt->lookup : bt->table)[c->kind][size]);

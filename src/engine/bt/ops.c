@@ -352,10 +352,7 @@ static bool emit_flow(struct tr *t)
 
 static void emit_interp(struct tr *t, bool end)
 {
-	uint32_t s = tr_site(t, end ? SITE_END : 0, 0);
-
-	emit_store_imm32(&t->e, EMEM(RSP, H_SITE), s);
-	emit_jmp(&t->e, t->bt->code_x + t->bt->stub[BT_SVC_INTERP]);
+	tr_stub_call(t, tr_site(t, end ? SITE_END : 0, 0), BT_SVC_INTERP);
 	t->slot = false; /* C returns with the flags in the host register */
 	if (end)
 		t->ended = true;

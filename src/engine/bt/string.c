@@ -74,7 +74,7 @@ static void one_page(struct tr *t, struct leave *l, unsigned pointer, unsigned e
 	emit_op_reg(e, false, 0x31, pointer, entry);   /* xor */
 	emit_test_imm32(e, entry, PAGE_SIZE);
 	leave_if(t, l, CC_NE);
-	l->jump[l->n++] = tr_load_entry(t, pointer, entry, write);
+	l->jump[l->n++] = bt_emit_entry(e, pointer, entry, write, 0);
 	emit_op_mem(e, false, 0x80, 7, EMEMX((uint8_t)pointer, (uint8_t)entry, 1, 0)); /* cmp byte, 0 */
 	emit_byte(e, 0);
 }
@@ -143,8 +143,7 @@ bool tr_string(struct tr *t)
 	done = emit_jmp(e, emit_here(e));
 	for (unsigned i = 0; i < l.n; i++)
 		emit_patch(e, l.jump[i], emit_here(e));
-	emit_store_imm32(e, EMEM(RSP, H_SITE), site);
-	emit_jmp(e, t->bt->code_x + t->bt->stub[BT_SVC_INTERP]);
+	tr_stub_call(t, site, BT_SVC_INTERP);
 	if (none)
 		emit_patch(e, none, emit_here(e));
 	emit_patch(e, done, emit_here(e));

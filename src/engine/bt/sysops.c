@@ -83,8 +83,7 @@ static bool op_sti(struct tr *t)
 	rel8 = e->w;
 	emit_byte(e, 0);
 	emit_load(e, RCX, EMEM(RSP, H_TMP0));
-	emit_store_imm32(e, EMEM(RSP, H_SITE), s);
-	emit_jmp(e, t->bt->code_x + t->bt->stub[BT_SVC_INTERP]);
+	tr_stub_call(t, s, BT_SVC_INTERP);
 	if (!e->full)
 		*rel8 = (uint8_t)(e->w - rel8 - 1);
 	emit_load(e, RCX, EMEM(RSP, H_TMP0));
@@ -190,10 +189,7 @@ static bool write_base(struct tr *t, struct emem base)
 /* SYSCALL, SYSRET, IRET. */
 static bool op_ring(struct tr *t, unsigned flags, unsigned size)
 {
-	uint32_t s = tr_site(t, SITE_END | flags, size);
-
-	emit_store_imm32(&t->e, EMEM(RSP, H_SITE), s);
-	emit_jmp(&t->e, t->bt->code_x + t->bt->stub[BT_SVC_SYSCALL]);
+	tr_stub_call(t, tr_site(t, SITE_END | flags, size), BT_SVC_SYSCALL);
 	t->ended = true;
 	return true;
 }

@@ -131,14 +131,14 @@ void tr_page_address(struct tr *t, unsigned dst, int64_t off);
 uint32_t tr_site(struct tr *t, unsigned flags, unsigned size);
 /* The same for a span. Where it straddles two pages, or (early) there is no entry, the translation without spans goes on. */
 void tr_lookup_span(struct tr *t, const struct tr_span *s);
+/* Adds out-of-line code with a site; NULL if there is no room. */
+struct tr_cold_access *tr_cold_add(struct tr *t, unsigned site_flags, unsigned site_size);
 /* Out of line, what a lookup does when its hint is of no use. */
 void tr_lookup_cold(struct tr *t, const struct tr_cold_access *c);
 /* r13 = address of the current instruction's base, index and scale, plus disp; may use r14. */
 void tr_sum(struct tr *t, int32_t disp);
 /* The branch taken if the bytes from r13 on may lie in two pages; NULL: they never do. Loses r14. */
 uint8_t *tr_in_page(struct tr *t, unsigned bytes);
-/* entry = table entry of the page of `pointer`, both host registers; returns the branch taken if it is absent. */
-uint8_t *tr_load_entry(struct tr *t, unsigned pointer, unsigned entry, bool write);
 
 /* span.c */
 void tr_values_init(struct tr_values *v);
@@ -217,7 +217,7 @@ void tr_interpret_if(struct tr *t, enum cond cc);
 /* Adds the link of a jump, to be emitted later, that leaves before the current instruction for a translation without spans. */
 uint32_t tr_link_plain(struct tr *t);
 void tr_cold_link_jump(struct tr *t, uint32_t i, uint8_t *jump); /* jump belongs to cold_link[i] */
-void tr_stub_call(struct tr *t, uint32_t arg, unsigned svc);
+void tr_stub_call(struct tr *t, uint32_t arg, unsigned svc); /* leaves to C for good: arg is the site, link or block */
 void tr_flags_to_slot(struct tr *t);                 /* loses r14 */
 void tr_flags_rescue(struct tr *t);                  /* to the slot, if they are needed and about to be lost; may lose r14 */
 void tr_flags_to_host(struct tr *t, unsigned scratch); /* loses scratch; NOREG: none is free */

@@ -88,14 +88,12 @@ void tr_jcc(struct tr *t, enum cond cc, int32_t target)
 
 void tr_interpret_if(struct tr *t, enum cond cc)
 {
-	struct tr_cold_access *c = &t->cold[t->ncold];
+	struct tr_cold_access *c = tr_cold_add(t, 0, 0);
 
-	if (t->ncold == TR_MAX_COLD) {
-		t->overflow = true;
+	if (!c)
 		return;
-	}
-	t->ncold++;
-	*c = (struct tr_cold_access){.site = tr_site(t, 0, 0), .other = {emit_jcc(&t->e, cc, emit_here(&t->e))}, .interpret = true};
+	c->other[0] = emit_jcc(&t->e, cc, emit_here(&t->e));
+	c->interpret = true;
 }
 
 /* The jump table's entry for the target's low bits, or out of line to the thunk that fills it (jump.c). */
