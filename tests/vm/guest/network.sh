@@ -55,7 +55,14 @@ check no-complaint not dmesg -l warn,err,crit,alert,emerg
 # An echo server for the host, and the link's state for as long as it wants to see it.
 wait=$(arg wait)
 [ -n "$wait" ] || exit 0
+# It serves when the kernel lists port 7 as listening (state 0A), not when nc was started: a connection before that is reset.
 nc -ll -p 7 -e cat &
+tries=100
+until grep -q ':0007 [0-9A-F]*:0000 0A ' /proc/net/tcp /proc/net/tcp6; do
+	tries=$((tries - 1))
+	[ "$tries" -gt 0 ] || exit 1
+	sleep 0.1
+done
 echo serving
 while [ "$wait" -gt 0 ]; do
 	[ "$(cat /sys/class/net/eth0/carrier)" = 1 ] || echo "link down"
