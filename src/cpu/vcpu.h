@@ -204,7 +204,7 @@ void vcpu_start(struct vcpu *v, uint8_t vector);
 #define VCPU_STACK_SIZE (256 * 1024)
 /* Zeroed bytes at this distance from the struct, for the engine that runs it. */
 #define VCPU_ENGINE_OFFSET ((sizeof(struct vcpu) + PAGE_MASK) & ~PAGE_MASK)
-#define VCPU_ENGINE_SIZE (80 * 1024)
+#define VCPU_ENGINE_SIZE (1032 * 1024)
 
 /* Sets event bits; any thread, any context. Wakes a halted vCPU (futex on v->event). */
 void vcpu_post(struct vcpu *v, uint32_t bits);

@@ -86,7 +86,8 @@ struct bt_block {
 
 enum { SITE_SLOT = 1 /* guest flags are in the flag slot */, SITE_WRITE = 2, SITE_END = 4 /* always re-dispatch afterwards */,
        SITE_SYSRET = 8 /* SYSRET, not SYSCALL */, SITE_CROSSING = 16 /* an instruction that ends in a page not executed yet */,
-       SITE_IRET = 32 /* likewise */, SITE_FAULT = 64 /* where the access faults, the instruction does, and no otherwise */ };
+       SITE_IRET = 32 /* likewise */, SITE_FAULT = 64 /* where the access faults, the instruction does, and no otherwise */,
+       SITE_STACK = 128 /* a lookup of the stack */ };
 struct bt_site {
 	uint32_t start;       /* host offsets: the instruction's lookup (where a filled access retries) */
 	uint32_t next;        /* ... code of the next guest instruction */
@@ -95,6 +96,8 @@ struct bt_site {
 	uint8_t len;
 	uint8_t flags;
 	uint8_t size;         /* of the access */
+	uint8_t form;         /* of a lookup: enum bt_form ... */
+	int32_t hint;         /* ... and its hint, offset from RSP */
 	int32_t adjust;       /* an indirect branch at its dispatch: what it has added to RSP by then */
 };
 
@@ -137,21 +140,27 @@ struct bt_hint {
 	uint64_t host;        /* ... and where it is */
 };
 struct bt_tally {
-	int32_t left;         /* other pages that may still be met before C has a look; then negative */
+	_Alignas(sizeof(struct bt_hint)) int32_t left; /* other pages that may still be met before C has a look; then negative */
 	uint32_t hits;        /* counted by lookups on trial only */
-	uint32_t site;        /* the last one that got this hint */
-	uint32_t form;        /* ... and how that was translated */
 };
-#define BT_HINTS 512
-#define BT_STACK_HINTS 8 /* the first of them */
+#define BT_HINTS 8192
+#define BT_STACK_HINTS 8 /* the first of them, shared by lookups of the stack */
+#define BT_HINT_GROUP 64 /* hints that are forgotten together */
 enum { BT_HINT_WRITE = 1, BT_HINT_USER = 2, BT_HINT_KINDS = 4 };
 struct bt_hints {
 	struct bt_hint hint[BT_HINT_KINDS][BT_HINTS];
+	uint8_t apart[2048];  /* a hint and its tally have different page offsets */
 	struct bt_tally tally[BT_HINT_KINDS][BT_HINTS];
-	uint8_t used[BT_HINT_KINDS]; /* some hints of the kind are not `none` */
+	uint8_t used[BT_HINT_KINDS][BT_HINTS / BT_HINT_GROUP]; /* some hints of the group are not `none` */
 };
 /* How an instruction's lookups are translated. */
-enum bt_form { BT_FORM_HINT /* until many pages have been met */, BT_FORM_TRIAL /* counts both outcomes */, BT_FORM_KEEP, BT_FORM_TABLE /* without hint */ };
+enum bt_form {
+	BT_FORM_HINT,   /* until many pages have been met. Those of the stack share their hints */
+	BT_FORM_TRIAL,  /* counts both outcomes */
+	BT_FORM_KEEP,   /* with a hint of its own */
+	BT_FORM_TABLE,  /* without hint */
+	BT_FORM_SHARE   /* stack: with the shared one */
+};
 #define BT_FORMS (64u << 10)
 
 struct bt {
@@ -240,13 +249,13 @@ uint8_t *bt_emit_crosses(struct emit *e, unsigned bytes);
 uint8_t *bt_emit_entry(struct emit *e, unsigned pointer, unsigned entry, bool write, int32_t pushed);
 void bt_hint_thunks(struct bt *bt, struct emit *e);
 void bt_hints_check(struct bt *bt, bool user);         /* before translated code runs: forgets what the tables no longer hold */
-int32_t bt_hint_stack(const struct bt *bt, unsigned kind, gfn_t gfn); /* of code of that frame: offset from RSP */
-/* Offset from RSP of the next hint of the kind, for a lookup of that form. Its tally is BT_TALLY further. */
-int32_t bt_hint_new(struct bt *bt, unsigned kind, enum bt_form form, uint32_t site);
+/* Gives the site of a lookup a hint of that kind, `none` until its first miss. stack: may be that of the stack for code of its page.
+ * Returns the offset from RSP; the tally is BT_TALLY further. */
+int32_t bt_hint_give(struct bt *bt, unsigned kind, enum bt_form form, uint32_t site, bool stack);
 #define BT_TALLY ((int32_t)offsetof(struct bt_hints, tally))
 enum bt_form bt_form(const struct bt *bt, gfn_t gfn, unsigned off);
-void bt_hint_review(struct bt *bt);                    /* if a hint has been of little use (H_REVIEW): may drop its block */
-void bt_hints_forget_sites(struct bt *bt);
+void bt_hint_review(struct bt *bt);                    /* a site's hint has been of little use (H_REVIEW): may drop its block */
+void bt_hint_review_cancel(struct bt *bt);             /* before sites are used anew */
 
 /* translate.c: translates one block of `page` at `off`; returns its index or 0 if the cache is full. tail: the page that is executed behind it
  * where v->rip is, or 0 if that is not known. The frames of both have been marked (mem_code_mark). */

@@ -194,7 +194,7 @@ void bt_flush(struct bt *bt)
 		bt->page_hash[i] = 0;
 	bt->npages = 1;
 	bt_part_first(bt);
-	bt_hints_forget_sites(bt);
+	bt_hint_review_cancel(bt);
 	bt->generation++;
 	bt->stats.flushes++;
 	mmu_flush_all(&bt->v->mmu); /* the x entries */

@@ -8,17 +8,30 @@
  * That costs a misprediction. Lookups that meet many pages (hash tables) do better reading the table each time. So a lookup that has missed
  * SAMPLE times is translated again on trial, with both outcomes counted, and after as many misses more once again, as what is better.
  *
+ * Lookups of the stack share a few hints, by code page: when the stack has moved to another page, the first one finds out and the others of
+ * the function meet it. Where a frame lies in two pages that fails each time; whoever misses in the end gets a hint of its own, on trial.
+ *
  * Invariants
  *  - A hint is what the flat tables hold: bt_hints_check() forgets all of them, before translated code runs, when anything has been
  *    dropped from the tables or the address space is another one (mmu.gen). What was only added does not matter.
  *  - Hints of kernel and user code, and for reading and writing, are apart: none is used with other rights than it was found with.
- *  - Those of the stack share BT_STACK_HINTS, by code page; other lookups may have to share hints (there are BT_HINTS of a kind), and
- *    instructions their form (a hash): that is slower, not wrong.
+ *  - Lookups may have to share hints (there are BT_HINTS of a kind), and instructions their form (a hash): that is slower, not wrong.
+ *  - Hints that have not been given yet are never looked at. Of the others, all that are not `none` are in a group that is `used`.
  *  - `none` matches addresses in the page at 2^63 only, and adding it leaves them as they are: not canonical, so the access faults.
  */
 #include "engine/bt/bt.h"
 
 #define NONE (1ull << 63)
+
+/* The frame's slots are written all the time. A load from an address with the same low 12 bits that follows such a store is taken to
+ * depend on it, and some 45 cycles are lost (seen on Zen 5): no hints where a page offset is that of a slot. */
+#define PER_PAGE (PAGE_SIZE / sizeof(struct bt_hint))
+#define PER_SLOTS (V_GPR / sizeof(struct bt_hint))
+#define PLACES (BT_HINTS / PER_PAGE * (PER_PAGE - PER_SLOTS))
+
+/* log2 of the bytes of hints that are forgotten together. */
+#define GROUP_SHIFT 10
+static_assert(BT_HINT_GROUP * sizeof(struct bt_hint) == 1 << GROUP_SHIFT, "a group");
 
 /* Misses after which a lookup is looked at again. */
 #ifdef TORTURE_HINTS
@@ -34,6 +47,11 @@ static struct bt_hints *hints(const struct bt *bt)
 	return (struct bt_hints *)((uint8_t *)bt->v + VCPU_ENGINE_OFFSET);
 }
 
+static unsigned place(unsigned i)
+{
+	return (unsigned)(i / (PER_PAGE - PER_SLOTS) * PER_PAGE + PER_SLOTS + i % (PER_PAGE - PER_SLOTS));
+}
+
 /* --- forms ------------------------------------------------------------------------------------------------------ */
 
 static uint8_t *form_of(const struct bt *bt, gfn_t gfn, unsigned off)
@@ -47,67 +65,64 @@ enum bt_form bt_form(const struct bt *bt, gfn_t gfn, unsigned off)
 {
 	/* Lockstep cannot follow a block that is dropped in its middle, and checks both ways. */
 	if (bt->single)
-		return off & 1 ? BT_FORM_TABLE : BT_FORM_KEEP;
+		return off & 1 ? BT_FORM_TABLE : off & 2 ? BT_FORM_KEEP : BT_FORM_SHARE;
 	return *form_of(bt, gfn, off);
 }
 
-static int32_t offset_of(const struct bt *bt, unsigned kind, unsigned i)
+int32_t bt_hint_give(struct bt *bt, unsigned kind, enum bt_form form, uint32_t site, bool stack)
 {
-	return (int32_t)((uint8_t *)&hints(bt)->hint[kind][i] - (uint8_t *)bt->v);
-}
+	struct bt_site *s = &bt->site[site];
+	bool shared = stack && form != BT_FORM_TRIAL && form != BT_FORM_KEEP;
+	unsigned i = place((unsigned)(bt->page[bt->block[s->block].page].gfn % BT_STACK_HINTS));
 
-int32_t bt_hint_new(struct bt *bt, unsigned kind, enum bt_form form, uint32_t site)
-{
-	unsigned i = BT_STACK_HINTS + bt->next_hint[kind]++ % (BT_HINTS - BT_STACK_HINTS);
-
-	hints(bt)->tally[kind][i] = (struct bt_tally){.left = form == BT_FORM_KEEP ? INT32_MAX : SAMPLE, .site = site, .form = form};
-	return offset_of(bt, kind, i);
-}
-
-int32_t bt_hint_stack(const struct bt *bt, unsigned kind, gfn_t gfn)
-{
-	return offset_of(bt, kind, gfn % BT_STACK_HINTS);
-}
-
-void bt_hints_forget_sites(struct bt *bt)
-{
-	for (unsigned kind = 0; kind < BT_HINT_KINDS; kind++) {
-		uint32_t given = bt->next_hint[kind] < BT_HINTS - BT_STACK_HINTS ? bt->next_hint[kind] : BT_HINTS - BT_STACK_HINTS;
-
-		for (unsigned i = 0; i < given; i++)
-			hints(bt)->tally[kind][BT_STACK_HINTS + i].site = 0;
-		bt->next_hint[kind] = 0;
+	if (!shared) {
+		i = place(BT_STACK_HINTS + bt->next_hint[kind]++ % (PLACES - BT_STACK_HINTS));
+		hints(bt)->hint[kind][i] = (struct bt_hint){NONE, NONE};
+		hints(bt)->tally[kind][i] = (struct bt_tally){.left = form == BT_FORM_KEEP ? INT32_MAX : SAMPLE};
 	}
+	s->form = (uint8_t)form;
+	s->hint = (int32_t)((uint8_t *)&hints(bt)->hint[kind][i] - (uint8_t *)bt->v);
+	return s->hint;
+}
+
+static uint32_t *review_of(const struct bt *bt)
+{
+	return (uint32_t *)((uint8_t *)bt->v + H_REVIEW);
+}
+
+void bt_hint_review_cancel(struct bt *bt)
+{
+	*review_of(bt) = 0;
+}
+
+/* What a lookup becomes: from `form`, in which it was translated, after `hits`. */
+static enum bt_form next_form(enum bt_form form, uint32_t hits, bool stack)
+{
+	if (form == BT_FORM_HINT)
+		return BT_FORM_TRIAL;
+	if (hits >= SAMPLE * MISS_COST)
+		return BT_FORM_KEEP;
+	/* The stack itself moves between pages: whoever finds out does so for those that follow. */
+	return stack ? BT_FORM_SHARE : BT_FORM_TABLE;
 }
 
 void bt_hint_review(struct bt *bt)
 {
-	uint32_t *review = (uint32_t *)((uint8_t *)bt->v + H_REVIEW);
-	struct bt_tally *t = (struct bt_tally *)((uint8_t *)bt->v + *review + BT_TALLY);
-	const struct bt_site *s = &bt->site[t->site];
+	const struct bt_site *s = &bt->site[*review_of(bt)];
+	struct bt_tally *t = (struct bt_tally *)((uint8_t *)bt->v + s->hint + BT_TALLY);
 	const struct bt_block *b = &bt->block[s->block];
-	uint8_t *form;
+	uint8_t *form = form_of(bt, bt->page[b->page].gfn, s->off);
 
-	*review = 0;
-	if (!t->site || b->dead) {
-		t->left = SAMPLE;
+	*review_of(bt) = 0;
+	t->left = SAMPLE;
+	if (b->dead || s->form == BT_FORM_KEEP || s->form == BT_FORM_SHARE)
 		return;
-	}
-	form = form_of(bt, bt->page[b->page].gfn, s->off);
-	if (t->form == BT_FORM_KEEP) {
-		t->left = INT32_MAX;
-		return;
-	}
 	/* Other blocks with the same instruction may have changed its form since this one was translated. */
-	if (t->form == *form && t->form == BT_FORM_HINT) {
-		*form = BT_FORM_TRIAL;
-		bt->stats.trials++;
-	} else if (t->form == *form) {
-		*form = t->hits < SAMPLE * MISS_COST ? BT_FORM_TABLE : BT_FORM_KEEP;
+	if (s->form == *form) {
+		*form = (uint8_t)next_form(s->form, t->hits, s->flags & SITE_STACK);
+		bt->stats.trials += *form == BT_FORM_TRIAL;
 		bt->stats.tables += *form == BT_FORM_TABLE;
 	}
-	t->site = 0;
-	t->left = SAMPLE;
 	bt_block_drop(bt, s->block);
 }
 
@@ -115,15 +130,21 @@ void bt_hint_review(struct bt *bt)
 
 static void forget(struct bt *bt, unsigned kind)
 {
-	uint64_t *to = &hints(bt)->hint[kind][0].page;
-	size_t n = BT_HINTS * sizeof(struct bt_hint) / sizeof(uint64_t);
+	struct bt_hints *h = hints(bt);
 
-	__asm__ volatile("rep stosq" : "+D"(to), "+c"(n) : "a"(NONE) : "memory");
+	for (unsigned g = 0; g < BT_HINTS / BT_HINT_GROUP; g++) {
+		uint64_t *to = &h->hint[kind][g * BT_HINT_GROUP].page;
+		size_t n = BT_HINT_GROUP * sizeof(struct bt_hint) / sizeof(uint64_t);
+
+		if (!h->used[kind][g])
+			continue;
+		h->used[kind][g] = 0;
+		__asm__ volatile("rep stosq" : "+D"(to), "+c"(n) : "a"(NONE) : "memory");
+	}
 }
 
 void bt_hints_check(struct bt *bt, bool user)
 {
-	struct bt_hints *h = hints(bt);
 	unsigned first = user ? BT_HINT_USER : 0;
 
 	if (bt->hint_gen != bt->v->mmu.gen) {
@@ -133,11 +154,8 @@ void bt_hints_check(struct bt *bt, bool user)
 	if (likely(!(bt->hint_stale & BIT(user))))
 		return;
 	bt->hint_stale &= (uint8_t)~BIT(user);
-	for (unsigned kind = first; kind < first + 2; kind++)
-		if (h->used[kind]) {
-			h->used[kind] = 0;
-			forget(bt, kind);
-		}
+	forget(bt, first);
+	forget(bt, first | BT_HINT_WRITE);
 	bt->stats.forgets++;
 }
 
@@ -152,7 +170,7 @@ static struct emem frame(int32_t off)
 	return EMEM(RSP, off + PUSHED);
 }
 
-/* [the hint whose offset is in reg, + off] likewise. */
+/* [the hint whose offset is in reg, or another offset, + off] likewise. */
 static struct emem hinted(unsigned reg, int32_t off)
 {
 	return EMEMX(RSP, (uint8_t)reg, 1, off + PUSHED);
@@ -196,7 +214,8 @@ static void emit_fail(struct emit *e, uint8_t *fail[2])
  * address, also if C is to review the hint. What the guest waits for comes first, RAX helps with the rest. */
 static void write_lookup(struct emit *e, unsigned kind, unsigned size)
 {
-	int32_t used = (int32_t)(VCPU_ENGINE_OFFSET + offsetof(struct bt_hints, used) + kind);
+	int32_t hint = (int32_t)(VCPU_ENGINE_OFFSET + offsetof(struct bt_hints, hint[kind]));
+	int32_t used = (int32_t)(VCPU_ENGINE_OFFSET + offsetof(struct bt_hints, used[kind]));
 	uint8_t *fail[2], *review;
 
 	emit_op_mem(e, true, 0x33, R13, hinted(R14, offsetof(struct bt_hint, page))); /* xor */
@@ -212,7 +231,9 @@ static void write_lookup(struct emit *e, unsigned kind, unsigned size)
 	emit_mov(e, R14, R13);
 	emit_and_page(e, R14);
 	emit_store(e, hinted(RAX, offsetof(struct bt_hint, host)), R14);
-	emit_op_mem(e, false, 0xc6, 0, frame(used)); /* mov byte, 1 */
+	emit_lea(e, R14, EMEM(RAX, -hint));
+	emit_shift(e, 5, R14, GROUP_SHIFT); /* shr: the group */
+	emit_op_mem(e, false, 0xc6, 0, hinted(R14, used)); /* mov byte, 1 */
 	emit_byte(e, 1);
 	emit_op_mem(e, false, 0x83, 5, hinted(RAX, BT_TALLY + (int32_t)offsetof(struct bt_tally, left))); /* sub dword, 1 */
 	emit_byte(e, 1);
@@ -220,7 +241,8 @@ static void write_lookup(struct emit *e, unsigned kind, unsigned size)
 	emit_load(e, RAX, frame(H_A0));
 	emit_byte(e, 0xc3);
 	emit_patch(e, review, emit_here(e));
-	emit_store32(e, frame(H_REVIEW), RAX);
+	emit_load32(e, R14, frame(H_SITE));
+	emit_store32(e, frame(H_REVIEW), R14);
 	emit_and_imm32(e, R13, PAGE_MASK);
 	emit_op_mem(e, true, 0x0b, R13, hinted(RAX, offsetof(struct bt_hint, page))); /* or: the guest address again */
 	emit_load(e, RAX, frame(H_A0));
@@ -245,9 +267,9 @@ void bt_hint_thunks(struct bt *bt, struct emit *e)
 	_Static_assert(sizeof(struct bt_hints) <= VCPU_ENGINE_SIZE, "hints outgrow the engine's area");
 	_Static_assert(sizeof(struct bt_hint) == sizeof(struct bt_tally), "one offset for both");
 	for (unsigned kind = 0; kind < BT_HINT_KINDS; kind++) {
-		for (unsigned i = 0; i < BT_HINTS; i++) {
-			hints(bt)->hint[kind][i] = (struct bt_hint){NONE, NONE};
-			hints(bt)->tally[kind][i].left = INT32_MAX;
+		for (unsigned i = 0; i < BT_STACK_HINTS; i++) {
+			hints(bt)->hint[kind][place(i)] = (struct bt_hint){NONE, NONE};
+			hints(bt)->tally[kind][place(i)].left = SAMPLE;
 		}
 		for (unsigned i = 0; i < nitems(sizes); i++) {
 			bt->lookup[kind][sizes[i]] = (uint32_t)(e->w - bt->code_w);

@@ -36,7 +36,7 @@
 #define H_STREAM 0xe0 /* ... what its accesses add to guest addresses, TR_STREAMS of them */
 #define H_TRIPS  0x78 /* iterations in the ordinary form before the unchecked one is entered; 32 bits */
 
-#define H_REVIEW 0x7c /* offset of a hint that has often been wrong, 0 = none (hint.c); 32 bits */
+#define H_REVIEW 0x7c /* site of a lookup whose hint has often been wrong, 0 = none (hint.c); 32 bits */
 
 #define V_GPR    0x100
 #define V_RIP    0x180

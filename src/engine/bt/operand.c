@@ -129,7 +129,7 @@ static void emit_hint(struct tr *t, struct tr_cold_access *c, enum bt_form form,
 {
 	struct emit *e = &t->e;
 
-	c->hint = stack ? bt_hint_stack(t->bt, c->kind, t->gfn) : bt_hint_new(t->bt, c->kind, form, c->site);
+	c->hint = bt_hint_give(t->bt, c->kind, form, c->site, stack);
 	emit_op_mem(e, true, 0x33, R13, EMEM(RSP, c->hint + (int)offsetof(struct bt_hint, page))); /* xor */
 	emit_op_reg(e, true, 0x81, 7, R13);                                                         /* cmp r13, imm32 */
 	emit_u32(e, (uint32_t)(PAGE_SIZE - c->size));
@@ -159,13 +159,13 @@ static bool on_stack(const struct insn *in)
 }
 
 /* A kernel's pointers lead elsewhere from one call to the next, and it changes the address space often: hints lose more than they gain. */
-static enum bt_form form_of(const struct tr *t, bool stack)
+static enum bt_form form_of(const struct tr *t)
 {
 #ifndef TORTURE_HINTS
 	if (t->mode == BT_K64 && !t->bt->single)
 		return BT_FORM_TABLE;
 #endif
-	return stack ? BT_FORM_KEEP : bt_form(t->bt, t->gfn, t->insn_off[t->i]);
+	return bt_form(t->bt, t->gfn, t->insn_off[t->i]);
 }
 
 struct tr_cold_access *tr_cold_add(struct tr *t, unsigned site_flags, unsigned site_size)
@@ -184,12 +184,12 @@ struct tr_cold_access *tr_cold_add(struct tr *t, unsigned site_flags, unsigned s
 static struct tr_cold_access *lookup(struct tr *t, bool write, unsigned size, unsigned site_flags, unsigned site_size)
 {
 	bool stack = on_stack(tr_insn(t));
-	enum bt_form form = form_of(t, stack);
+	enum bt_form form = form_of(t);
 	struct tr_cold_access *c;
 
 	tr_held_forget(t);
 	tr_flags_rescue(t);
-	c = tr_cold_add(t, site_flags | (write ? SITE_WRITE : 0), site_size);
+	c = tr_cold_add(t, site_flags | (write ? SITE_WRITE : 0) | (stack ? SITE_STACK : 0), site_size);
 	if (!c)
 		return NULL;
 	c->size = (uint16_t)size;
@@ -235,8 +235,10 @@ void tr_lookup_cold(struct tr *t, const struct tr_cold_access *c)
 	/* r13 = guest address, or that ^ the hint's page: its low bits are the same. */
 	if (c->link && c->size > 1)
 		straddle = bt_emit_crosses(e, c->size);
-	if (c->hint)
+	if (c->hint) {
+		emit_store_imm32(e, EMEM(RSP, H_SITE), c->site);
 		emit_mov_imm(e, R14, (uint32_t)c->hint);
+	}
 	emit_call(e, bt->code_x + (c->hint ? bt->lookup : bt->table)[c->kind][size]);
 	emit_jmp(e, c->back);
 	/* The thunk returns here if there is no entry, or the bytes cross. */

@@ -47,7 +47,7 @@ static void drop(struct bt *bt, unsigned part)
 	for (uint32_t l = 1 + part * BT_PART_LINKS; l < bt->used[part].links; l++)
 		bt_link_forget(bt, l);
 	bt_jump_forget_all(bt);
-	bt_hints_forget_sites(bt);
+	bt_hint_review_cancel(bt);
 	bt->stats.parts++;
 }
 
