@@ -299,7 +299,8 @@ void bt_emit_compare_page(struct emit *e, uint32_t expect, int32_t page_delta);
 /* ... moves the guest's arithmetic flags between the host register and the flag slot. */
 void bt_emit_flags_save(struct emit *e, unsigned scratch);    /* scratch: a host register to lose */
 void bt_emit_flags_restore(struct emit *e, unsigned scratch); /* ... NOREG: none is free */
-/* cache.c: a cursor at the end of the used cache. */
+/* cache.c: a cursor at the end of the used cache, and of its code that is out of line. */
 struct emit bt_emit_at_end(struct bt *bt);
+struct emit bt_emit_cold(struct bt *bt);
 
 #endif

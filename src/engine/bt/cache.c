@@ -144,11 +144,21 @@ void bt_cache_destroy(struct bt *bt)
 	unmap(bt->form, BT_FORMS);
 }
 
+static struct emit cursor(struct bt *bt, uint32_t used, uint32_t end)
+{
+	return (struct emit){.w = bt->code_w + used,
+			     .end = bt->code_w + end - EMIT_SLACK,
+			     .x_minus_w = (int64_t)(bt->code_x - (uintptr_t)bt->code_w)};
+}
+
 struct emit bt_emit_at_end(struct bt *bt)
 {
-	return (struct emit){.w = bt->code_w + bt->code_used,
-			     .end = bt->code_w + bt->end.code - EMIT_SLACK,
-			     .x_minus_w = (int64_t)(bt->code_x - (uintptr_t)bt->code_w)};
+	return cursor(bt, bt->code_used, bt->end.code);
+}
+
+struct emit bt_emit_cold(struct bt *bt)
+{
+	return cursor(bt, bt->cold_used, bt->end.cold);
 }
 
 /* What lies behind `used` is about to be written: has the host provide it, AHEAD bytes at a time. *ready: up to where it has; the rest of

@@ -4,7 +4,7 @@
  *
  * Inside a page a branch is patched to its target: the same frame stays the same code. Across pages the branch goes through a
  * bridge that looks up the target's virtual page in the x table and compares it with the page that the target was translated
- * from: after a change of mapping the bridge falls back to dispatch. Flags: an edge carries them in the host register or in
+ * from: after a change of mapping the bridge leads to dispatch, out of line. Flags: an edge carries them in the host register or in
  * the flag slot (link.slot); a bridge restores them if the target reads them (block.flags_in) and keeps them otherwise.
  *
  * Invariant: a bridge lies in the part that was being filled when the branch was linked, which is not older than the branch's own. As
@@ -12,8 +12,8 @@
  */
 #include "engine/bt/bt.h"
 
-/* More than any bridge takes. */
-#define BT_BRIDGE_BYTES 512
+/* More than any bridge takes, in line or out of line. */
+#define BT_BRIDGE_BYTES 256
 
 /* RAX is kept in a register, which costs its reader no round trip through memory. */
 void bt_emit_flags_save(struct emit *e, unsigned scratch)
@@ -41,52 +41,54 @@ void bt_emit_flags_restore(struct emit *e, unsigned scratch)
 		emit_mov(e, RAX, scratch);
 }
 
-/* Target page address to r13 and H_PB's new value; r14 = its page number. */
-static void bridge_target(struct emit *e, int32_t page_delta)
+/* Out of line: the page is another than the link's target was translated from. The edge's flags to the slot, and to dispatch. */
+static void bridge_miss(struct bt *bt, const struct bt_link *l, uint8_t *miss)
+{
+	struct emit e = bt_emit_cold(bt);
+
+	emit_patch(&e, miss, emit_here(&e));
+	if (!l->slot) {
+		emit_load(&e, RCX, EMEM(RSP, H_TMP0));
+		bt_emit_flags_save(&e, R14);
+	}
+	emit_load(&e, R13, EMEM(RSP, H_PB));
+	emit_lea(&e, R13, EMEM(R13, l->target));
+	emit_store(&e, EMEM(RSP, H_RIP), R13);
+	emit_jmp(&e, bt->code_x + bt->stub[BT_SVC_MISS]);
+	bt->cold_used = (uint32_t)(e.w - bt->code_w);
+}
+
+static void page_number(struct emit *e, int32_t page_delta)
 {
 	emit_load(e, R13, EMEM(RSP, H_PB));
 	emit_lea(e, R13, EMEM(R13, page_delta));
-}
-
-static void bridge_miss(struct bt *bt, struct emit *e, int32_t target, bool slot)
-{
-	if (!slot)
-		bt_emit_flags_save(e, R14);
-	emit_load(e, R13, EMEM(RSP, H_PB));
-	emit_lea(e, R13, EMEM(R13, target));
-	emit_store(e, EMEM(RSP, H_RIP), R13);
-	emit_jmp(e, bt->code_x + bt->stub[BT_SVC_MISS]);
+	emit_pext(e, R14, R13, EMEM(RSP, H_XMASK));
 }
 
 void bt_emit_compare_page(struct emit *e, uint32_t expect, int32_t page_delta)
 {
-	bridge_target(e, page_delta);
-	emit_pext(e, R14, R13, EMEM(RSP, H_XMASK));
+	page_number(e, page_delta);
 	emit_load(e, R13, EMEM(RSP, H_XB));
 	emit_op_mem(e, false, 0x81, 7, EMEMX(R13, R14, 4, 0)); /* cmp dword [r13+r14*4], expect */
 	emit_u32(e, expect);
 }
 
-/* Flags in the slot: the compare may use the host's. */
-static void bridge_check_slot(struct bt *bt, struct emit *e, const struct bt_link *l, uint32_t expect, int32_t page_delta)
+/* The same with r13 = that page, for an instruction more. */
+static void compare_page(struct emit *e, uint32_t expect, int32_t page_delta)
 {
-	uint8_t *miss;
-
-	bt_emit_compare_page(e, expect, page_delta);
-	miss = emit_jcc(e, CC_E, emit_here(e));
-	bridge_miss(bt, e, l->target, true);
-	emit_patch(e, miss, emit_here(e));
-	bridge_target(e, page_delta);
-	emit_store(e, EMEM(RSP, H_PB), R13);
+	page_number(e, page_delta);
+	emit_shift(e, 4, R14, 2);                             /* shl */
+	emit_op_mem(e, true, 0x03, R14, EMEM(RSP, H_XB));     /* add */
+	emit_op_mem(e, false, 0x81, 7, EMEM(R14, 0));         /* cmp dword [r14], expect */
+	emit_u32(e, expect);
 }
 
-/* Flags in the host register: compare with LEA and JRCXZ, which leave them alone. */
-static void bridge_check_host(struct bt *bt, struct emit *e, const struct bt_link *l, uint32_t expect, int32_t page_delta)
+/* Flags in the host register: compare with LEA and JRCXZ, which leave them alone. Returns the branch taken if the page is another one. */
+static uint8_t *compare_page_keeping_flags(struct emit *e, uint32_t expect, int32_t page_delta)
 {
-	uint8_t *rel8;
+	uint8_t *rel8, *miss;
 
-	bridge_target(e, page_delta);
-	emit_pext(e, R14, R13, EMEM(RSP, H_XMASK));
+	page_number(e, page_delta);
 	emit_store(e, EMEM(RSP, H_TMP0), RCX);
 	emit_load(e, RCX, EMEM(RSP, H_XB));
 	emit_load32(e, RCX, EMEMX(RCX, R14, 4, 0));
@@ -94,12 +96,33 @@ static void bridge_check_host(struct bt *bt, struct emit *e, const struct bt_lin
 	emit_byte(e, 0xe3); /* jrcxz */
 	rel8 = e->w;
 	emit_byte(e, 0);
-	emit_load(e, RCX, EMEM(RSP, H_TMP0));
-	bridge_miss(bt, e, l->target, false);
+	miss = emit_jmp(e, emit_here(e));
 	if (!e->full)
 		*rel8 = (uint8_t)(e->w - rel8 - 1);
 	emit_load(e, RCX, EMEM(RSP, H_TMP0));
+	return miss;
+}
+
+/* Enters the page if it is the one that the link's target was translated from. */
+static void bridge_check(struct bt *bt, struct emit *e, const struct bt_link *l, uint32_t expect)
+{
+	int32_t page_delta = l->target & ~(int32_t)PAGE_MASK;
+	uint8_t *miss;
+
+	if (l->slot) {
+		compare_page(e, expect, page_delta);
+		miss = emit_jcc(e, CC_NE, emit_here(e));
+	} else {
+		miss = compare_page_keeping_flags(e, expect, page_delta);
+	}
+	bridge_miss(bt, l, miss);
 	emit_store(e, EMEM(RSP, H_PB), R13);
+}
+
+/* Every loop has a branch backward, or returns; where addresses wrap around at 4 GiB, also one forward may be it. */
+static bool may_close_loop(const struct bt *bt, const struct bt_link *l)
+{
+	return l->backward || bt->page[bt->block[l->block].page].mode == BT_U32;
 }
 
 /* Enters a link in the list of the block it leads to. */
@@ -135,18 +158,16 @@ bool bt_link_patch(struct bt *bt, uint32_t li, uint32_t b, bool cross_page)
 	struct bt_link *l = &bt->link[li];
 	struct bt_block *to = &bt->block[b];
 	bool restore = l->slot && to->flags_in;
-	uintptr_t entry = bt->code_x + (l->backward || cross_page ? to->entry_chk : to->entry_plain);
+	uintptr_t entry = bt->code_x + (may_close_loop(bt, l) ? to->entry_chk : to->entry_plain);
 	uintptr_t dest = entry;
 	struct emit e = bt_emit_at_end(bt);
 
 	if (cross_page || restore) {
-		if (bt->end.code - bt->code_used < BT_BRIDGE_BYTES)
+		if (bt->end.code - bt->code_used < BT_BRIDGE_BYTES || bt->end.cold - bt->cold_used < BT_BRIDGE_BYTES)
 			return false;
 		dest = emit_here(&e);
-		if (cross_page && l->slot)
-			bridge_check_slot(bt, &e, l, bt_etab_off(to->page), l->target & ~4095);
-		else if (cross_page)
-			bridge_check_host(bt, &e, l, bt_etab_off(to->page), l->target & ~4095);
+		if (cross_page)
+			bridge_check(bt, &e, l, bt_etab_off(to->page));
 		if (restore)
 			bt_emit_flags_restore(&e, R13);
 		emit_jmp(&e, entry);

@@ -5,7 +5,7 @@
  * Layout of a block's host code:
  *
  *     ind:    page base = r13 - offset              entered by indirect branches and from C, r13 = address of the block
- *     chk:    v->event != 0 ? -> C                  entered by backward and cross-page branches
+ *     chk:    v->event != 0 ? -> C                  entered by backward branches
  *     plain:  body ...                              entered by forward branches
  *
  * and elsewhere, in the cold part of the cache, lookups whose hint was of no use, calls of the slow path, unlinked exits.
