@@ -156,6 +156,26 @@ static uint8_t operand_enc(ZydisOperandEncoding e)
 }
 
 /* What Zydis 4.0 reads differently from the processor (found by tests/insn). */
+/* Zydis does not say that these move their pointers (SDM vol. 2A CMPS, INS; 2B OUTS, SCAS). */
+static uint16_t moved_pointers(const ZydisDecodedInstruction *z)
+{
+	switch (z->mnemonic) {
+	case ZYDIS_MNEMONIC_CMPSD:
+		if (z->encoding != ZYDIS_INSTRUCTION_ENCODING_LEGACY || z->opcode_map != ZYDIS_OPCODE_MAP_DEFAULT)
+			return 0; /* the one of SSE2 */
+		return BIT(RSI) | BIT(RDI);
+	case ZYDIS_MNEMONIC_CMPSB: case ZYDIS_MNEMONIC_CMPSW: case ZYDIS_MNEMONIC_CMPSQ:
+		return BIT(RSI) | BIT(RDI);
+	case ZYDIS_MNEMONIC_SCASB: case ZYDIS_MNEMONIC_SCASW: case ZYDIS_MNEMONIC_SCASD: case ZYDIS_MNEMONIC_SCASQ:
+	case ZYDIS_MNEMONIC_INSB: case ZYDIS_MNEMONIC_INSW: case ZYDIS_MNEMONIC_INSD:
+		return BIT(RDI);
+	case ZYDIS_MNEMONIC_OUTSB: case ZYDIS_MNEMONIC_OUTSW: case ZYDIS_MNEMONIC_OUTSD:
+		return BIT(RSI);
+	default:
+		return 0;
+	}
+}
+
 static void fix_up(struct insn *in, const ZydisDecodedInstruction *z)
 {
 	/* SIB base 101b with mod 00b means no base and a 32-bit displacement, whatever REX.B says. */
@@ -166,6 +186,7 @@ static void fix_up(struct insn *in, const ZydisDecodedInstruction *z)
 	/* VPTEST, VTESTPS, VTESTPD clear OF, SF, AF and PF as PTEST does. */
 	if (z->mnemonic == ZYDIS_MNEMONIC_VPTEST || z->mnemonic == ZYDIS_MNEMONIC_VTESTPS || z->mnemonic == ZYDIS_MNEMONIC_VTESTPD)
 		in->flags_write = FL_ARITH;
+	in->gpr_write |= moved_pointers(z);
 	/* F3 90 with REX.B is XCHG r8, rAX, not PAUSE. */
 	if (z->mnemonic == ZYDIS_MNEMONIC_PAUSE && (in->rex & 1)) {
 		const struct insn_operand rax = {

@@ -157,6 +157,11 @@ static void compare(struct report *r, const struct test *t, const struct outcome
 	for (unsigned i = 0; i < GPR_COUNT; i++)
 		if (h->s.gpr[i] != g->s.gpr[i])
 			add(r, "  %-6s host %016lx engine %016lx (was %016lx)\n", gpr_name[i], h->s.gpr[i], g->s.gpr[i], t->s.gpr[i]);
+	/* The translator relies on what the decoder says about implicit operands. */
+	for (unsigned i = 0; i < GPR_COUNT; i++)
+		if (h->s.gpr[i] != t->s.gpr[i] && !(t->in.gpr_write & BIT(i)))
+			add(r, "  %-6s host %016lx (was %016lx): the decoder does not say that it is written\n", gpr_name[i], h->s.gpr[i],
+			    t->s.gpr[i]);
 	if ((h->s.rflags ^ g->s.rflags) & fl)
 		add(r, "  rflags host %04lx engine %04lx (was %04lx)\n", h->s.rflags & fl, g->s.rflags & fl, t->s.rflags & fl);
 	if (mxcsr_unknown(t, h, g))
