@@ -31,7 +31,7 @@ static inline enum insn_mode bt_insn_mode(enum bt_mode mode) { return mode == BT
 #else
 #define BT_PARTS 8
 #define BT_PART_HOT(vcpus) ((vcpus) <= 8 ? 12u << 20 : 6u << 20)
-#define BT_PART_COLD(vcpus) ((vcpus) <= 8 ? 5u << 20 : 5u << 19)
+#define BT_PART_COLD(vcpus) ((vcpus) <= 8 ? 9u << 20 : 9u << 19)
 #endif
 #define BT_PART_BLOCKS (64u << 10)
 #define BT_PART_SITES (384u << 10)

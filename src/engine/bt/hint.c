@@ -6,7 +6,7 @@
  * overwritten.
  *
  * That costs a misprediction. Lookups that meet many pages (hash tables) do better reading the table each time. So a lookup that has missed
- * SAMPLE times is translated again on trial, with both outcomes counted, and after as many misses more once again, as what is better.
+ * PATIENCE times is translated again on trial, with both outcomes counted, and after SAMPLE misses more once again, as what is better.
  *
  * Lookups of the stack share a few hints, by code page: when the stack has moved to another page, the first one finds out and the others of
  * the function meet it. Where a frame lies in two pages that fails each time; whoever misses in the end gets a hint of its own, on trial.
@@ -33,11 +33,13 @@
 #define GROUP_SHIFT 10
 static_assert(BT_HINT_GROUP * sizeof(struct bt_hint) == 1 << GROUP_SHIFT, "a group");
 
-/* Misses after which a lookup is looked at again. */
+/* Misses after which a lookup goes on trial: by then they have cost as much as the two translations that follow. */
 #ifdef TORTURE_HINTS
+#define PATIENCE 8
 #define SAMPLE 8
 #else
-#define SAMPLE 256
+#define PATIENCE 1024
+#define SAMPLE 256 /* ... and of the trial itself */
 #endif
 /* A miss costs so many times what a hit gains. */
 #define MISS_COST 12
@@ -78,7 +80,7 @@ int32_t bt_hint_give(struct bt *bt, unsigned kind, enum bt_form form, uint32_t s
 	if (!shared) {
 		i = place(BT_STACK_HINTS + bt->next_hint[kind]++ % (PLACES - BT_STACK_HINTS));
 		hints(bt)->hint[kind][i] = (struct bt_hint){NONE, NONE};
-		hints(bt)->tally[kind][i] = (struct bt_tally){.left = form == BT_FORM_KEEP ? INT32_MAX : SAMPLE};
+		hints(bt)->tally[kind][i] = (struct bt_tally){.left = form == BT_FORM_KEEP ? INT32_MAX : form == BT_FORM_TRIAL ? SAMPLE : PATIENCE};
 	}
 	s->form = (uint8_t)form;
 	s->hint = (int32_t)((uint8_t *)&hints(bt)->hint[kind][i] - (uint8_t *)bt->v);
@@ -114,7 +116,7 @@ void bt_hint_review(struct bt *bt)
 	uint8_t *form = form_of(bt, bt->page[b->page].gfn, s->off);
 
 	*review_of(bt) = 0;
-	t->left = SAMPLE;
+	t->left = PATIENCE;
 	if (b->dead || s->form == BT_FORM_KEEP || s->form == BT_FORM_SHARE)
 		return;
 	/* Other blocks with the same instruction may have changed its form since this one was translated. */
@@ -269,7 +271,7 @@ void bt_hint_thunks(struct bt *bt, struct emit *e)
 	for (unsigned kind = 0; kind < BT_HINT_KINDS; kind++) {
 		for (unsigned i = 0; i < BT_STACK_HINTS; i++) {
 			hints(bt)->hint[kind][place(i)] = (struct bt_hint){NONE, NONE};
-			hints(bt)->tally[kind][place(i)].left = SAMPLE;
+			hints(bt)->tally[kind][place(i)].left = PATIENCE;
 		}
 		for (unsigned i = 0; i < nitems(sizes); i++) {
 			bt->lookup[kind][sizes[i]] = (uint32_t)(e->w - bt->code_w);
