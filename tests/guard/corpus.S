@@ -4,7 +4,7 @@
  *
  * Each begins on a page of its own, so that one can be added without moving the others, and runs at CPL 0 until HLT with rdi = how often,
  * rsi = 64 KiB of data, rdx = another 64 KiB behind it, rsp = a stack. `user` ones run at CPL 3 from a single page, rsi and rdx
- * being the page of data behind it; their kernel is `kernel_entry`, which halts on system call 1. Table of cases at the end.
+ * being the two pages of data behind it; their kernel is `kernel_entry`, which halts on system call 1. Table of cases at the end.
  */
 #include "guard.h"
 
@@ -350,6 +350,17 @@ case iret
 	jnz 1b
 	hlt
 
+/* A program's stack across a page boundary: the two accesses share a hint at first, which is wrong for one of them each time. */
+case boundary
+	lea rsp, [rsi+4096]
+1:	mov [rsp+16], rdi
+	jmp 2f
+2:	mov [rsp-16], rdi
+	sub rdi, 1
+	jnz 1b
+	mov eax, 1
+	syscall
+
 /* System calls: the user's side ... */
 case syscall
 	xor ebx, ebx
@@ -416,6 +427,7 @@ guard_cases:
 	row high8, 200
 	row registers, 60
 	row iret, 60
+	row boundary, 600, 1
 	row syscall, 100, 1
 	.quad 0, 0, 0, 0
 	.section .note.GNU-stack, "", @progbits

@@ -73,7 +73,8 @@ static struct bed *machine(const struct engine_ops *engine)
 	assert_int_equal(cpu_write_cr(b->v, 4, b->v->cr4 | CR4_FSGSBASE), 0);
 	assert_int_equal(cpu_wrmsr(b->v, 0xc0000081, (uint64_t)(S_UCODE32 & ~3u) << 48 | (uint64_t)S_KCODE << 32), 0);
 	assert_int_equal(cpu_wrmsr(b->v, 0xc0000082, guest_address(kernel_entry)), 0);
-	fx_map(&b->fx, USER + PAGE_SIZE, DATA_PA, 1, PTE_P | PTE_W | PTE_U);
+	for (unsigned i = 0; i < 2; i++)
+		fx_map(&b->fx, USER + (i + 1) * PAGE_SIZE, DATA_PA + i * PAGE_SIZE, 1, PTE_P | PTE_W | PTE_U);
 	assert_int_equal(engine->create(b->v), 0);
 	return b;
 }
