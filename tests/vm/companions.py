@@ -65,6 +65,17 @@ def runs(pid):
         return False
 
 
+def where(pids):
+    """The state of each thread of the processes, and the number of the system call that it is in."""
+    found = []
+    for pid, name in pids.items():
+        with contextlib.suppress(OSError):
+            for t in os.listdir(f"/proc/{pid}/task"):
+                with open(f"/proc/{pid}/task/{t}/syscall") as f, open(f"/proc/{pid}/task/{t}/stat") as s:
+                    found.append(f"{name} {t} {s.read().rsplit(')', 1)[1].split()[0]} {f.read().split()[0]}")
+    return "; ".join(found)
+
+
 def gone(pids):
     verbs.wait_until(f"processes end: {pids}", 15, lambda: not any(runs(p) for p in pids))
 
@@ -138,7 +149,11 @@ def interrupted(engine):
                     everything = family(m.proc.pid)
                 everything.update(full.processes())
                 m.send("\x03")
-                status = m.finish(20)
+                try:
+                    status = m.finish(20)
+                except machine.Timeout as e:
+                    everything = {**family(m.proc.pid), **full.processes()}
+                    raise AssertionError(f"{e}, {delay:.3f} s after the start: {where(everything)}; it said: {m.err[-200:]}") from e
                 # Before it has taken over signals and terminal, it is ended by the signal like any program.
                 assert status in (8, -signal.SIGINT), f"exit status {status} {delay:.3f} s after the start: {m.err[-200:]}"
                 gone({**everything, **full.processes()})
