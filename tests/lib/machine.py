@@ -70,6 +70,14 @@ class Timeout(Exception):
     pass
 
 
+def log_in():
+    """As under a login shell: the terminal is the controlling one of the session, and the keyboard's signals are not ignored, which
+    they are when the tests run in the background."""
+    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+    for sig in (signal.SIGINT, signal.SIGQUIT):
+        signal.signal(sig, signal.SIG_DFL)
+
+
 class Machine:
     """stdin: "pipe", "pty" (standard output too), or an open file or subprocess.DEVNULL."""
 
@@ -83,9 +91,7 @@ class Machine:
         if stdin == "pty":
             self.master, slave = pty.openpty()
             self.mode = termios.tcgetattr(slave)  # as found
-            # The terminal becomes the controlling one of the new session, as under a login shell.
-            self.proc = subprocess.Popen(cmd, stdin=slave, stdout=slave, stderr=err_write, start_new_session=True,
-                                         preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0), **who)
+            self.proc = subprocess.Popen(cmd, stdin=slave, stdout=slave, stderr=err_write, start_new_session=True, preexec_fn=log_in, **who)
             self.slave = slave
             self.read_fd = self.write_fd = self.master
         else:
