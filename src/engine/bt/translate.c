@@ -292,7 +292,7 @@ uint32_t bt_translate(struct bt *bt, uint32_t page, unsigned off, uint32_t tail)
 	b->host_end = tr_here(&t);
 	b->cold = bt->cold_used;
 	if (!t.overflow && !t.e.full) {
-		t.e.w = bt->code_w + b->cold;
+		t.e = bt_emit_cold(bt);
 		t.e.end = t.e.w + BT_BLOCK_BYTES;
 		emit_cold(&t, event_ind, event_chk);
 	}
