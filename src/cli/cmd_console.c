@@ -18,6 +18,7 @@
 #include "base/log.h"
 #include "cli/cli.h"
 #include "cli/control.h"
+#include "host/signals.h"
 #include "host/tty.h"
 #include "proto/status.h"
 
@@ -240,10 +241,7 @@ static int open_signals(void)
 	static const int list[] = {SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGWINCH};
 	sigset_t set;
 
-	sigemptyset(&set);
-	for (size_t i = 0; i < nitems(list); i++)
-		sigaddset(&set, list[i]);
-	sigprocmask(SIG_BLOCK, &set, NULL);
+	signals_take(&set, list, nitems(list));
 	signal(SIGTTOU, SIG_IGN);
 	signal(SIGPIPE, SIG_IGN);
 	return signalfd(-1, &set, SFD_CLOEXEC);

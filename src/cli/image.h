@@ -37,7 +37,9 @@ int image_output_open(struct image_output *o, const char *path, bool force);
 int image_output_finish(struct image_output *o, bool force);
 /* It is not: forgets it. */
 void image_output_abandon(struct image_output *o);
-/* True once the user wants to stop (SIGINT, SIGTERM, SIGHUP). */
+/* Has SIGINT, SIGTERM and SIGHUP ask for a stop instead of ending the program. image_output_open() does it; alone for work on a file that is there. */
+void image_output_take_signals(struct image_output *o);
+/* True once the user wants to stop. */
 bool image_output_stopped(const struct image_output *o);
 /* On a terminal: how far it is. */
 void image_progress(const char *what, uint64_t done, uint64_t all);

@@ -217,11 +217,7 @@ static int commit_into(struct block *from, const char *path, enum block_format f
 
 	if (ret)
 		return ret;
-	sigemptyset(&stop.signals);
-	sigaddset(&stop.signals, SIGINT);
-	sigaddset(&stop.signals, SIGTERM);
-	sigaddset(&stop.signals, SIGHUP);
-	sigprocmask(SIG_BLOCK, &stop.signals, NULL);
+	image_output_take_signals(&stop);
 	c.stop = &stop;
 	ret = grow(&chain.file[0], block_size(c.to), block_size(from));
 	if (ret == 0) {

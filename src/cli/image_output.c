@@ -16,6 +16,7 @@
 
 #include "base/log.h"
 #include "cli/image.h"
+#include "host/signals.h"
 #include "proto/status.h"
 
 static int fail(const char *path, int error)
@@ -71,12 +72,15 @@ int image_output_open(struct image_output *o, const char *path, bool force)
 		o->fd = open_temporary(o);
 	if (o->fd < 0)
 		return fail(path, errno);
-	sigemptyset(&o->signals);
-	sigaddset(&o->signals, SIGINT);
-	sigaddset(&o->signals, SIGTERM);
-	sigaddset(&o->signals, SIGHUP);
-	sigprocmask(SIG_BLOCK, &o->signals, NULL);
+	image_output_take_signals(o);
 	return 0;
+}
+
+void image_output_take_signals(struct image_output *o)
+{
+	static const int list[] = {SIGINT, SIGTERM, SIGHUP};
+
+	signals_take(&o->signals, list, nitems(list));
 }
 
 /* Gives the nameless file a name that is not in use. */

@@ -5,7 +5,8 @@
  *
  * Invariant: whenever this process ends or stops in a way it can see, the terminal is in the mode it was found in; in the
  * one way it cannot see (SIGKILL) the machine's process notices the end of the channel and restores it.
- * Signals are blocked and read from a signalfd, so everything happens in one place, in order.
+ * Signals are blocked and read from a signalfd, so everything happens in one place, in order; those that we were started with ignored
+ * stay so (host/signals.h).
  *
  *   SIGINT SIGTERM SIGHUP SIGQUIT -> STOP message (a second one: SIGKILL)     SIGTSTP -> PAUSE, restore, stop ourselves
  *   SIGCONT -> raw again, RESUME                SIGWINCH -> RESIZE           SIGCHLD -> the end
@@ -25,6 +26,7 @@
 #include "base/log.h"
 #include "cli/cli.h"
 #include "cli/run.h"
+#include "host/signals.h"
 #include "host/spawn.h"
 #include "host/tty.h"
 #include "proto/status.h"
@@ -54,10 +56,7 @@ static int signals_init(struct supervisor *s)
 	static const int list[] = {SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGTSTP, SIGCONT, SIGWINCH, SIGCHLD};
 	sigset_t set;
 
-	sigemptyset(&set);
-	for (size_t i = 0; i < nitems(list); i++)
-		sigaddset(&set, list[i]);
-	sigprocmask(SIG_BLOCK, &set, NULL);
+	signals_take(&set, list, nitems(list));
 	signal(SIGTTOU, SIG_IGN);
 	signal(SIGPIPE, SIG_IGN);
 	s->sigfd = signalfd(-1, &set, SFD_CLOEXEC);

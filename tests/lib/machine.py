@@ -70,12 +70,17 @@ class Timeout(Exception):
     pass
 
 
-def log_in():
-    """As under a login shell: the terminal is the controlling one of the session, and the keyboard's signals are not ignored, which
-    they are when the tests run in the background."""
-    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
-    for sig in (signal.SIGINT, signal.SIGQUIT):
+def default_signals():
+    """As under a login shell: nothing is ignored, which the keyboard's signals are when the tests run in the background, and SIGHUP
+    under nohup."""
+    for sig in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP):
         signal.signal(sig, signal.SIG_DFL)
+
+
+def log_in():
+    """As under a login shell, with the terminal as the controlling one of the session."""
+    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+    default_signals()
 
 
 class Machine:
@@ -96,7 +101,8 @@ class Machine:
             self.read_fd = self.write_fd = self.master
         else:
             self.proc = subprocess.Popen(cmd, stdin=subprocess.PIPE if stdin == "pipe" else stdin,
-                                         stdout=subprocess.PIPE, stderr=err_write, start_new_session=True, **who)
+                                         stdout=subprocess.PIPE, stderr=err_write, start_new_session=True,
+                                         preexec_fn=default_signals, **who)
             self.read_fd = self.proc.stdout.fileno()
             self.write_fd = self.proc.stdin.fileno() if stdin == "pipe" else None
         os.close(err_write)

@@ -128,6 +128,24 @@ def end_by(engine, sig, want, whom):
         check_mode(m)
 
 
+def ignored(engine):
+    """What it was started with ignored does not touch it, SIGTERM does; and it learns of its machine's end also where its parent wanted
+    to hear of none."""
+    for prefix, signals in ((["nohup"], [signal.SIGHUP]),
+                            (["sh", "-c", "trap '' INT QUIT TERM CHLD; exec \"$@\"", "sh"], [signal.SIGINT, signal.SIGQUIT])):
+        with Machine([*prefix, *command(engine)]) as m:
+            up(m, engine)
+            for sig in signals:
+                m.proc.send_signal(sig)
+            time.sleep(0.5)
+            m.send("echo alive-$((1 + 1))\n")
+            m.expect(rb"alive-2", 30)
+            m.proc.terminate()
+            status = m.finish(15)
+            assert status == 8, f"exit status {status} after SIGTERM, not 8"
+            wait_gone(m.proc.pid)
+
+
 def hangup(engine):
     """The terminal goes away."""
     m = Machine(command(engine), stdin="pty")
