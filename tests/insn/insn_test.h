@@ -74,7 +74,8 @@ void guest_load(struct guest *g, enum insn_mode mode, const uint8_t *code, const
 void guest_go(struct guest *g, struct outcome *o);
 struct vcpu *guest_vcpu(struct guest *g);
 
-/* stream.c: random streams of instructions on interp and `engine` for that many seconds; 0: just the stream numbered `seed`. */
-int stream_main(const char *engine, uint64_t seed, unsigned seconds);
+/* stream.c: random streams of instructions on interp and `engine` for that many seconds; 0: just the stream numbered `seed`. `program` is
+ * how this one was called. */
+int stream_main(const char *program, const char *engine, uint64_t seed, unsigned seconds);
 
 #endif

@@ -2,7 +2,7 @@
 /*
  * insn [--engine NAME] [--only MNEMONIC] [--verbose] [seed] [count]: count tests, spread evenly over all forms.
  * insn [--engine NAME] --stream SECONDS [seed]: random streams instead (stream.c).
- * Prints details of the first failures of each form, then `N passed, N failed`.
+ * Prints details of the first failures of each form, with the command that repeats each, then `N passed, N failed`.
  */
 #include <Zydis/Mnemonic.h>
 #include <Zydis/Zydis.h>
@@ -180,7 +180,7 @@ static void compare(struct report *r, const struct test *t, const struct outcome
 }
 
 struct options {
-	const char *engine, *only;
+	const char *program, *engine, *only;
 	uint64_t seed, count;
 	bool verbose, stream;
 	unsigned seconds;
@@ -190,7 +190,7 @@ static bool parse(int argc, char **argv, struct options *o)
 {
 	unsigned pos = 0;
 
-	*o = (struct options){.engine = "interp", .seed = 1};
+	*o = (struct options){.program = argv[0], .engine = "interp", .seed = 1};
 	for (int i = 1; i < argc; i++) {
 		if (!strcmp(argv[i], "--engine") && i + 1 < argc)
 			o->engine = argv[++i];
@@ -211,14 +211,16 @@ static bool parse(int argc, char **argv, struct options *o)
 	return true;
 }
 
-static void print_failure(const struct test *t, const struct report *r, uint64_t seed)
+/* The tests of a form do not depend on those of others, but on the seed and on how many there are. */
+static void print_failure(const struct test *t, const struct report *r, const struct options *o)
 {
 	char text[128];
 
 	printf("FAIL %s   ;", insn_format(&t->in, INSN_VA, text, sizeof(text)));
 	for (unsigned i = 0; i < t->in.len; i++)
 		printf(" %02x", t->code[i]);
-	printf("   (seed of this test %#lx)\n%s", seed, r->text);
+	printf("   (again: %s --engine %s --only %s %#lx %lu)\n%s", o->program, o->engine,
+	       ZydisMnemonicGetString((ZydisMnemonic)t->in.mnemonic), o->seed, o->count, r->text);
 }
 
 /* Both sides, and what differs. A virtualized host may fail to execute an instruction whose memory it has just taken away: an #UD of
@@ -248,7 +250,7 @@ int main(int argc, char **argv)
 		return 2;
 	}
 	if (opt.stream)
-		return stream_main(opt.engine, opt.seed, opt.seconds);
+		return stream_main(opt.program, opt.engine, opt.seed, opt.seconds);
 	if (host_init() || guest_create(&guest, opt.engine)) {
 		fprintf(stderr, "tests/insn: cannot set up\n");
 		return 2;
@@ -266,7 +268,6 @@ int main(int argc, char **argv)
 		tried++;
 		for (uint64_t i = 0; i < per * 8 && good + bad < per; i++) {
 			struct report rep = {.n = 0};
-			uint64_t seed = r.s;
 
 			if (!gen_test(&r, &forms[f], &t))
 				continue;
@@ -280,7 +281,7 @@ int main(int argc, char **argv)
 				continue;
 			}
 			if (bad++ < 1 && (printed++ < MAX_REPORTS || opt.verbose))
-				print_failure(&t, &rep, seed);
+				print_failure(&t, &rep, &opt);
 		}
 		if (!good && !bad) {
 			char text[128];
@@ -293,8 +294,8 @@ int main(int argc, char **argv)
 		failed += bad;
 	}
 	guest_destroy(guest);
-	printf("tests/insn: engine %s, %lu forms (%lu without a usable draw)\n%lu passed, %lu failed\n", opt.engine, tried, undrawn,
-	       passed, failed);
+	printf("tests/insn: engine %s, seed %#lx, %lu forms (%lu without a usable draw)\n%lu passed, %lu failed\n", opt.engine, opt.seed,
+	       tried, undrawn, passed, failed);
 	free(forms);
 	return failed != 0;
 }

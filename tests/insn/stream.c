@@ -252,9 +252,9 @@ static bool same(enum insn_mode mode, const struct outcome *a, const struct outc
 	return true;
 }
 
-static void print_stream(const struct stream *s, uint64_t seed, const char *what)
+static void print_stream(const struct stream *s, const char *again, const char *what)
 {
-	printf("FAIL stream %#lx, %u bits: %s\n", seed, s->mode == INSN_MODE_64 ? 64 : 32, what);
+	printf("FAIL stream of %u bits: %s   (again: %s)\n", s->mode == INSN_MODE_64 ? 64 : 32, what, again);
 	for (unsigned at = s->off[0]; at < s->off[s->n];) {
 		struct insn in;
 		char text[128];
@@ -271,7 +271,7 @@ static void print_stream(const struct stream *s, uint64_t seed, const char *what
 	}
 }
 
-int stream_main(const char *engine, uint64_t seed, unsigned seconds)
+int stream_main(const char *program, const char *engine, uint64_t seed, unsigned seconds)
 {
 	static struct stream s;
 	static struct outcome a, b;
@@ -283,7 +283,7 @@ int stream_main(const char *engine, uint64_t seed, unsigned seconds)
 	uint64_t passed = 0, failed = 0, stopped = 0, n = 0;
 	time_t end = time(NULL) + seconds;
 	pthread_t thread;
-	char what[160];
+	char what[160], again[512];
 
 	if (guest_create(&ref, "interp") || guest_create(&g, engine) || pthread_create(&thread, NULL, watch, &w))
 		return 2;
@@ -303,7 +303,8 @@ int stream_main(const char *engine, uint64_t seed, unsigned seconds)
 		if (s.bytes || same(s.mode, &a, &b, what, sizeof(what))) {
 			passed++;
 		} else if (failed++ < MAX_FAILURES) {
-			print_stream(&s, id, what);
+			snprintf(again, sizeof(again), "%s --engine %s --stream 0 %#lx", program, engine, id);
+			print_stream(&s, again, what);
 		}
 	} while (time(NULL) < end);
 	w.quit = true;
@@ -311,6 +312,6 @@ int stream_main(const char *engine, uint64_t seed, unsigned seconds)
 	guest_destroy(g);
 	guest_destroy(ref);
 	free(forms);
-	printf("tests/insn: streams, engine %s, %lu stopped\n%lu passed, %lu failed\n", engine, stopped, passed, failed);
+	printf("tests/insn: streams, engine %s, seed %#lx, %lu stopped\n%lu passed, %lu failed\n", engine, seed, stopped, passed, failed);
 	return failed != 0;
 }
