@@ -258,9 +258,12 @@ int cpu_xsetbv(struct vcpu *v, uint32_t idx, uint64_t val)
 {
 	if (!(v->cr4 & CR4_OSXSAVE))
 		return cpu_ud(v);
-	/* x87 always; AVX only with SSE; nothing else exists. */
-	if (v->cpl || idx || (val != 1 && val != 3 && val != 7))
+	/* x87 always; AVX only with SSE; the three of AVX-512 together and with AVX (SDM vol. 1 13.3). */
+	if (v->cpl || idx || (val & ~v->fpu.model) || !(val & 1) || (val & 6) == 4 ||
+	    ((val & VCPU_XCR0_AVX512) && (val & (VCPU_XCR0_AVX512 | 6)) != (VCPU_XCR0_AVX512 | 6)))
 		return cpu_gp0(v);
+	/* The host's registers hold the components enabled until now. */
+	vcpu_fpu_park(v);
 	v->fpu.xcr0 = val;
 	return 0;
 }

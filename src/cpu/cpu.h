@@ -140,8 +140,13 @@ void cpu_pio_write(struct vcpu *v, uint16_t port, unsigned size, uint64_t val);
 
 /* --- fpu.c: instructions on the whole vector state ---------------------------------------------------------------- */
 /* #NM (CR0.TS/EM), #UD (CR4.OSFXSR / OSXSAVE, XCR0) checks for an instruction of the given class. */
-enum cpu_fpu_class { FPU_X87, FPU_MMX, FPU_SSE, FPU_AVX, FPU_WAIT, FPU_FXSAVE, FPU_XSAVE };
+enum cpu_fpu_class { FPU_X87, FPU_MMX, FPU_SSE, FPU_AVX, FPU_AVX512, FPU_WAIT, FPU_FXSAVE, FPU_XSAVE };
 int cpu_fpu_check(struct vcpu *v, enum cpu_fpu_class cls);
+/* Has the guest enabled all of these state components? */
+static inline bool cpu_xcr0_has(const struct vcpu *v, uint64_t components)
+{
+	return (v->cr4 & CR4_OSXSAVE) && (v->fpu.xcr0 & components) == components;
+}
 enum cpu_xsave_op { XOP_FXSAVE, XOP_FXRSTOR, XOP_XSAVE, XOP_XSAVEOPT, XOP_XSAVEC, XOP_XRSTOR };
 /* lin already segment-checked for 16-byte (fx) or 64-byte (x) alignment by this function (#GP); mask = EDX:EAX; rexw = the
  * 64-bit form. Legacy FIP/FDP/FOP are stored as zero (they would be host addresses). */

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The CPU model: x86-64-v3 as the host has it, with the host's vendor, family and model; one package, a core of one thread per vCPU.
+ * The CPU model: x86-64-v4, or -v3, as the host has it, with the host's vendor, family and model; one package, a core of one thread per vCPU.
  *
  * Invariant: a feature is shown only if the interpreter, the translator and the mmu implement it and, where the host
  * executes it, the host has it. The table is built once at creation: CPUID is slow on a virtualized host.
@@ -29,6 +29,11 @@
 #define F7B_ALWAYS (BIT(0) /* FSGSBASE */ | BIT(1) /* TSC_ADJUST */ | BIT(7) /* SMEP */ | BIT(9) /* ERMS */ | BIT(10) /* INVPCID */)
 #define F7B_HOST                                                                                                       \
 	(BIT(3) /* BMI1 */ | BIT(5) /* AVX2 */ | BIT(8) /* BMI2 */ | BIT(18) /* RDSEED */ | BIT(19) /* ADX */ | BIT(29) /* SHA */)
+#define F7C_HOST (BIT(8) /* GFNI */ | BIT(9) /* VAES */ | BIT(10) /* VPCLMULQDQ */)
+/* Where the model has the state of AVX-512; the first six are what insn_avx512() asks for, or extend it. */
+#define F7B_AVX512                                                                                                     \
+	(BIT(16) /* F */ | BIT(17) /* DQ */ | BIT(21) /* IFMA */ | BIT(28) /* CD */ | BIT(30) /* BW */ | BIT(31) /* VL */)
+#define F7C_AVX512 (BIT(1) /* VBMI */ | BIT(6) /* VBMI2 */ | BIT(11) /* VNNI */ | BIT(12) /* BITALG */ | BIT(14) /* VPOPCNTDQ */)
 #define F7C_ALWAYS (BIT(2) /* UMIP */ | BIT(22) /* RDPID */)
 #define F7D_ALWAYS BIT(4) /* FSRM */
 #define F7D_INTEL (BIT(26) /* SPEC_CTRL */ | BIT(29) /* ARCH_CAPABILITIES */)
@@ -114,7 +119,11 @@ static void add_basic(struct vcpu *v)
 	h = host(7, 0);
 	r = (struct regs){ .a = v->vendor_amd ? 0 : 2 };
 	r.b = (uint32_t)((h.b & F7B_HOST) | F7B_ALWAYS);
-	r.c = (uint32_t)F7C_ALWAYS;
+	r.c = (uint32_t)((h.c & F7C_HOST) | F7C_ALWAYS);
+	if (v->fpu.model & VCPU_XCR0_AVX512) {
+		r.b |= (uint32_t)(h.b & F7B_AVX512);
+		r.c |= (uint32_t)(h.c & F7C_AVX512);
+	}
 	r.d = (uint32_t)(F7D_ALWAYS | (v->vendor_amd ? 0 : F7D_INTEL));
 	add(v, 7, 0, r);
 	if (!v->vendor_amd)
@@ -133,9 +142,14 @@ static void add_xsave(struct vcpu *v)
 {
 	struct regs h = host(0xd, 1);
 
-	add(v, 0xd, 0, (struct regs){ .a = 7, .b = 832, .c = 832 });      /* EBX follows XCR0, see cpu_cpuid() */
-	add(v, 0xd, 1, (struct regs){ .a = h.a & 7, .b = 832 });          /* XSAVEOPT, XSAVEC, XGETBV(1) */
-	add(v, 0xd, 2, (struct regs){ .a = 256, .b = 576 });
+	/* EBX of the first two follows XCR0, see cpu_cpuid(). */
+	add(v, 0xd, 0, (struct regs){ .a = (uint32_t)v->fpu.model, .c = cpu_xsave_size(v, v->fpu.model, false) });
+	add(v, 0xd, 1, (struct regs){ .a = h.a & 7 });                    /* XSAVEOPT, XSAVEC, XGETBV(1) */
+	for (uint32_t i = VCPU_XS_AVX; i < VCPU_XS_COUNT; i++)
+		if (v->fpu.model & BIT(i)) {
+			h = host(0xd, i);
+			add(v, 0xd, i, (struct regs){ .a = h.a, .b = h.b });
+		}
 }
 
 static void add_hypervisor(struct vcpu *v)
@@ -183,6 +197,7 @@ void cpu_cpuid_init(struct vcpu *v)
 	/* "AuthenticAMD" and "HygonGenuine" share AMD's semantics. */
 	v->vendor_amd = r.b == 0x68747541 || r.b == 0x6f677948;
 	v->ncpuid = 0;
+	cpu_fpu_model(v);
 	r.a = v->vendor_amd ? 0xd : 0x16;
 	add(v, 0, 0, r);
 	add_basic(v);
@@ -227,7 +242,7 @@ void cpu_cpuid(struct vcpu *v, uint32_t leaf, uint32_t subleaf, uint32_t out[4])
 		break;
 	case 0xd:
 		if (subleaf <= 1)
-			out[1] = v->fpu.xcr0 & 4 ? 832 : 576;
+			out[1] = cpu_xsave_size(v, v->fpu.xcr0, subleaf == 1);
 		break;
 	default:
 		break;

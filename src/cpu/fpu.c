@@ -4,21 +4,37 @@
  *
  * Invariant: fpu.area holds, in the standard XSAVE format, the actual value of every component whenever it is current
  * (components in their initial state included); XSTATE_BV says which of them are in use. Its FOP, FIP and FDP are host
- * addresses and never reach the guest. MXCSR in it has no reserved bit, so XRSTOR cannot fault.
+ * addresses and never reach the guest. MXCSR in it has no reserved bit, so XRSTOR cannot fault. Only components that the guest has
+ * enabled in XCR0, and x87, SSE and AVX, are ever moved: XCR0 changes with the registers parked (cpu_xsetbv).
  * Locking: none; the vCPU's thread.
  * Spec: SDM vol. 1 10.5 (FXSAVE), 13.4-13.10 (XSAVE), vol. 3A 2.5 (CR0.TS, EM), vol. 2 the instructions.
  */
+#include <cpuid.h>
+
 #include "cpu/private.h"
+#include "x86/insn.h"
 
 #define XF_X87 1u
 #define XF_SSE 2u
 #define XF_AVX 4u
-#define XF_ALL 7u
+#define XF_BASE 7u
 
-/* Layout of the standard format. */
+/* Layout of the standard format. Behind the header the host's processor says where a component lies. */
 enum {
 	XA_FCW = 0, XA_FOP = 6, XA_FIP = 8, XA_MXCSR = 24, XA_MXCSR_MASK = 28, XA_ST = 32, XA_XMM = 160, XA_LEGACY_END = 416,
-	XA_BV = 512, XA_COMP_BV = 520, XA_HEADER_REST = 528, XA_YMM = 576, XA_END = 832, XA_FX_SIZE = 512,
+	XA_BV = 512, XA_COMP_BV = 520, XA_HEADER_REST = 528, XA_EXTENDED = 576, XA_FX_SIZE = 512,
+};
+
+/* The components behind the header, in the order of their bits: bytes, and how many of them exist outside 64-bit mode, where registers 8-31
+ * do not (SDM vol. 1 13.5). All are multiples of 64, so none of the compacted form needs aligning. */
+static const struct extended {
+	uint8_t bit;
+	uint16_t size, size32;
+} extended[] = {
+	{VCPU_XS_AVX, 256, 128},          /* YMM_Hi128 */
+	{VCPU_XS_OPMASK, 64, 64},
+	{VCPU_XS_ZMM_HI256, 512, 256},
+	{VCPU_XS_HI16_ZMM, 1024, 0},
 };
 #define XCOMP_COMPACTED BIT(63)
 #define MXCSR_INIT 0x1f80u
@@ -58,14 +74,50 @@ static void clear(uint8_t *to, size_t n)
 	__asm__ volatile("rep stosq" : "+D"(to), "+c"(words) : "a"(0ull) : "memory");
 }
 
+static unsigned moved(const struct vcpu *v)
+{
+	return (unsigned)v->fpu.xcr0 | XF_BASE;
+}
+
 static void host_save(struct vcpu *v)
 {
-	__asm__ volatile("xsave64 %0" : "+m"(v->fpu.area) : "a"(XF_ALL), "d"(0) : "memory");
+	__asm__ volatile("xsave64 %0" : "+m"(v->fpu.area) : "a"(moved(v)), "d"(0) : "memory");
 }
 
 static void host_restore(struct vcpu *v)
 {
-	__asm__ volatile("xrstor64 %0" : : "m"(v->fpu.area), "a"(XF_ALL), "d"(0) : "memory");
+	__asm__ volatile("xrstor64 %0" : : "m"(v->fpu.area), "a"(moved(v)), "d"(0) : "memory");
+}
+
+void cpu_fpu_model(struct vcpu *v)
+{
+	uint64_t model = XF_BASE | (insn_avx512() ? VCPU_XCR0_AVX512 : 0);
+
+	for (unsigned i = 0; i < nitems(extended); i++) {
+		uint32_t size = 0, off = 0, c, d;
+
+		__cpuid_count(0xd, extended[i].bit, size, off, c, d);
+		if (size != extended[i].size || off < XA_EXTENDED || off + size > sizeof(v->fpu.area))
+			model &= ~(uint64_t)VCPU_XCR0_AVX512;
+		else
+			v->fpu.offset[extended[i].bit] = (uint16_t)off;
+	}
+	v->fpu.model = model;
+}
+
+uint32_t cpu_xsave_size(const struct vcpu *v, uint64_t components, bool compacted)
+{
+	uint32_t size = XA_EXTENDED;
+
+	for (unsigned i = 0; i < nitems(extended); i++) {
+		if (!(components & BIT(extended[i].bit)))
+			continue;
+		if (compacted)
+			size += extended[i].size;
+		else if (v->fpu.offset[extended[i].bit] + extended[i].size > size)
+			size = v->fpu.offset[extended[i].bit] + extended[i].size;
+	}
+	return size;
 }
 
 /* Saves the guest's state and gives C code the environment its ABI promises: empty x87 stack, masked exceptions. */
@@ -110,7 +162,9 @@ int cpu_fpu_check(struct vcpu *v, enum cpu_fpu_class cls)
 	case FPU_X87: nm = cr0 & (CR0_TS | CR0_EM); break;
 	case FPU_MMX: ud = cr0 & CR0_EM; break;
 	case FPU_SSE: ud = (cr0 & CR0_EM) || !(v->cr4 & CR4_OSFXSR); break;
-	case FPU_AVX: ud = !(v->cr4 & CR4_OSXSAVE) || (v->fpu.xcr0 & 6) != 6 || v->mode == INSN_MODE_REAL; break;
+	case FPU_AVX: case FPU_AVX512:
+		ud = !cpu_xcr0_has(v, cls == FPU_AVX512 ? VCPU_XCR0_AVX512 | 6 : 6) || v->mode == INSN_MODE_REAL;
+		break;
 	case FPU_WAIT: nm = (cr0 & (CR0_TS | CR0_MP)) == (CR0_TS | CR0_MP); break;
 	case FPU_FXSAVE: nm = cr0 & (CR0_TS | CR0_EM); break;
 	case FPU_XSAVE: ud = !(v->cr4 & CR4_OSXSAVE); break;
@@ -145,10 +199,15 @@ int cpu_xgetbv(struct vcpu *v, uint32_t idx, uint64_t *val)
 
 /* --- saving ----------------------------------------------------------------------------------------------------- */
 
-/* Bytes of XMM and YMM_Hi128 that exist in the current mode: registers 8-15 are left alone outside 64-bit mode. */
-static size_t vector_bytes(const struct vcpu *v)
+/* Bytes that exist in the current mode: registers 8-31 are left alone outside 64-bit mode. */
+static size_t xmm_bytes(const struct vcpu *v)
 {
 	return cpu_code64(v) ? 256 : 128;
+}
+
+static size_t extended_bytes(const struct vcpu *v, const struct extended *x)
+{
+	return cpu_code64(v) ? x->size : x->size32;
 }
 
 /* Stores [from, to) of fpu.area. */
@@ -171,7 +230,7 @@ static const uint8_t *public_area(struct vcpu *v)
 
 static int store_legacy(struct vcpu *v, gva_t lin, unsigned parts, bool mxcsr)
 {
-	size_t xmm_end = XA_XMM + vector_bytes(v);
+	size_t xmm_end = XA_XMM + xmm_bytes(v);
 
 	if ((parts & 3) == 3 && mxcsr)
 		return store_part(v, lin, 0, xmm_end);
@@ -190,6 +249,24 @@ static int do_fxsave(struct vcpu *v, gva_t lin)
 	return store_legacy(v, lin, v->cr4 & CR4_OSFXSR ? XF_X87 | XF_SSE : XF_X87, true);
 }
 
+/* Those of `parts`, in an image for the components of rfbm. */
+static int store_extended(struct vcpu *v, gva_t lin, unsigned rfbm, unsigned parts, bool compacted)
+{
+	size_t packed = XA_EXTENDED;
+
+	for (unsigned i = 0; i < nitems(extended); i++) {
+		const struct extended *x = &extended[i];
+		size_t off = v->fpu.offset[x->bit], n = extended_bytes(v, x);
+
+		if (!(rfbm & BIT(x->bit)))
+			continue;
+		if ((parts & BIT(x->bit)) && n && cpu_store_buf(v, lin + (compacted ? packed : off), v->fpu.area + off, n))
+			return -1;
+		packed += x->size;
+	}
+	return 0;
+}
+
 /* XSAVE, XSAVEOPT and XSAVEC differ in which components are written and in the header. */
 static int do_xsave(struct vcpu *v, enum cpu_xsave_op op, gva_t lin, uint64_t mask)
 {
@@ -198,7 +275,7 @@ static int do_xsave(struct vcpu *v, enum cpu_xsave_op op, gva_t lin, uint64_t ma
 	uint64_t header[XA_HEADER_REST / 8 - XA_BV / 8] = {0}, old;
 	const uint8_t *area;
 
-	if (cpu_probe_write(v, lin, rfbm & XF_AVX ? XA_END : XA_YMM))
+	if (cpu_probe_write(v, lin, cpu_xsave_size(v, rfbm, op == XOP_XSAVEC)))
 		return -1;
 	area = public_area(v);
 	inuse = (unsigned)get64(area + XA_BV) & rfbm;
@@ -209,17 +286,15 @@ static int do_xsave(struct vcpu *v, enum cpu_xsave_op op, gva_t lin, uint64_t ma
 		parts = inuse;
 		mxcsr = inuse & XF_SSE;
 	} else {
-		if (rfbm != XF_ALL) {
-			if (cpu_load(v, lin + XA_BV, 8, &old))
-				return -1;
-			header[0] = old & ~(uint64_t)rfbm;
-		}
+		if (cpu_load(v, lin + XA_BV, 8, &old))
+			return -1;
+		header[0] = old & ~(uint64_t)rfbm;
 		parts = op == XOP_XSAVEOPT ? inuse : rfbm;
 	}
 	header[0] |= inuse;
 	if (store_legacy(v, lin, parts, mxcsr) || cpu_store_buf(v, lin + XA_BV, header, op == XOP_XSAVEC ? 16 : 8))
 		return -1;
-	return parts & XF_AVX ? store_part(v, lin, XA_YMM, XA_YMM + vector_bytes(v)) : 0;
+	return store_extended(v, lin, rfbm, parts, op == XOP_XSAVEC);
 }
 
 /* --- restoring -------------------------------------------------------------------------------------------------- */
@@ -239,22 +314,22 @@ static void load_x87(struct vcpu *v, const uint8_t *src)
 	copy(area + XA_ST, src + XA_ST, XA_XMM - XA_ST);
 }
 
-static void load_vector(struct vcpu *v, size_t off, const uint8_t *src)
+static void load_vector(struct vcpu *v, size_t off, size_t n, const uint8_t *src)
 {
 	if (src)
-		copy(v->fpu.area + off, src + off, vector_bytes(v));
+		copy(v->fpu.area + off, src + off, n);
 	else
-		clear(v->fpu.area + off, vector_bytes(v));
+		clear(v->fpu.area + off, n);
 }
 
 static void set_inuse(struct vcpu *v, unsigned set, unsigned unset)
 {
 	uint64_t bv = get64(v->fpu.area + XA_BV);
 
-	/* Registers 8-15 that an init outside 64-bit mode left alone keep their component in use. */
+	/* Registers 8-31 that an init outside 64-bit mode left alone keep their component in use. */
 	if (!cpu_code64(v))
-		set |= (unsigned)bv & unset & (XF_SSE | XF_AVX);
-	put64(v->fpu.area + XA_BV, ((bv & ~(uint64_t)unset) | set) & XF_ALL);
+		set |= (unsigned)bv & unset & ~(XF_X87 | (unsigned)BIT(VCPU_XS_OPMASK));
+	put64(v->fpu.area + XA_BV, ((bv & ~(uint64_t)unset) | set) & v->fpu.model);
 	if (v->fpu_live)
 		host_restore(v);
 }
@@ -271,7 +346,7 @@ static int do_fxrstor(struct vcpu *v, gva_t lin)
 	load_x87(v, img);
 	if (v->cr4 & CR4_OSFXSR) {
 		put32(v->fpu.area + XA_MXCSR, get32(img + XA_MXCSR));
-		load_vector(v, XA_XMM, img);
+		load_vector(v, XA_XMM, xmm_bytes(v), img);
 	}
 	set_inuse(v, XF_X87 | XF_SSE, 0);
 	return 0;
@@ -293,7 +368,24 @@ static bool header_valid(const struct vcpu *v, const uint8_t *img, bool compacte
 
 	if (!compacted)
 		return !(bv & ~v->fpu.xcr0) && all_zero(img, XA_COMP_BV, XA_COMP_BV + 16);
-	return !(comp & ~v->fpu.xcr0) && !(bv & ~comp) && all_zero(img, XA_HEADER_REST, XA_YMM);
+	return !(comp & ~v->fpu.xcr0) && !(bv & ~comp) && all_zero(img, XA_HEADER_REST, XA_EXTENDED);
+}
+
+/* The components of `load` to where the standard form has them; `comp` are those that the compacted form has, 0 = it is standard. */
+static int fetch_extended(struct vcpu *v, gva_t lin, uint8_t *img, unsigned load, uint64_t comp)
+{
+	size_t packed = XA_EXTENDED;
+
+	for (unsigned i = 0; i < nitems(extended); i++) {
+		const struct extended *x = &extended[i];
+		size_t off = v->fpu.offset[x->bit];
+
+		if ((load & BIT(x->bit)) && cpu_load_buf(v, lin + (comp ? packed : off), img + off, x->size))
+			return -1;
+		if (comp & BIT(x->bit))
+			packed += x->size;
+	}
+	return 0;
 }
 
 /* With live registers the checked image, made one of the standard form, is what the host's XRSTOR loads. Components not in rfbm stay. */
@@ -316,14 +408,14 @@ static int do_xrstor(struct vcpu *v, gva_t lin, uint64_t mask)
 	bool compacted, mxcsr;
 	uint32_t csr = MXCSR_INIT;
 
-	if (cpu_load_buf(v, lin, img, XA_YMM))
+	if (cpu_load_buf(v, lin, img, XA_EXTENDED))
 		return -1;
 	compacted = get64(img + XA_COMP_BV) & XCOMP_COMPACTED;
 	if (!header_valid(v, img, compacted))
 		return cpu_gp0(v);
 	load = rfbm & (unsigned)get64(img + XA_BV);
 	init = rfbm & ~load;
-	if ((load & XF_AVX) && cpu_load_buf(v, lin + XA_YMM, img + XA_YMM, XA_END - XA_YMM))
+	if (fetch_extended(v, lin, img, load, compacted ? get64(img + XA_COMP_BV) : 0))
 		return -1;
 	/* The standard form loads MXCSR with SSE or AVX whatever XSTATE_BV says; the compacted one as part of SSE. */
 	mxcsr = compacted ? rfbm & XF_SSE : rfbm & (XF_SSE | XF_AVX);
@@ -342,9 +434,11 @@ static int do_xrstor(struct vcpu *v, gva_t lin, uint64_t mask)
 	if (mxcsr)
 		put32(v->fpu.area + XA_MXCSR, csr);
 	if (rfbm & XF_SSE)
-		load_vector(v, XA_XMM, load & XF_SSE ? img : NULL);
-	if (rfbm & XF_AVX)
-		load_vector(v, XA_YMM, load & XF_AVX ? img : NULL);
+		load_vector(v, XA_XMM, xmm_bytes(v), load & XF_SSE ? img : NULL);
+	for (unsigned i = 0; i < nitems(extended); i++)
+		if (rfbm & BIT(extended[i].bit))
+			load_vector(v, v->fpu.offset[extended[i].bit], extended_bytes(v, &extended[i]),
+				    load & BIT(extended[i].bit) ? img : NULL);
 	set_inuse(v, load, init);
 	return 0;
 }

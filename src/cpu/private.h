@@ -183,6 +183,10 @@ void cpu_cpuid_init(struct vcpu *v);
 bool cpu_vendor_amd(const struct vcpu *v);
 /* fpu.c: initial state. */
 void cpu_fpu_reset(struct vcpu *v);
+/* Which state components the model has, and where: what the host has and insn_decode() knows instructions for. */
+void cpu_fpu_model(struct vcpu *v);
+/* Bytes of an XSAVE image with these components (XCR0 bits), legacy region and header included. */
+uint32_t cpu_xsave_size(const struct vcpu *v, uint64_t components, bool compacted);
 /* pvkvm.c: writes MSR_KVM_STEAL_TIME; brings steal time up to date now and then, between cpu_leave() and cpu_return(). */
 int cpu_pv_wrmsr_steal(struct vcpu *v, uint64_t val);
 void cpu_pv_tick(struct vcpu *v);

@@ -5,7 +5,7 @@
  * Invariants
  *  - Outside engine_run() everything here is current. Inside, the running engine may hold part of it elsewhere (bt: general
  *    registers and arithmetic flags in host registers) but has it written back whenever cpu/ code is called.
- *  - Vector state stays live: while `fpu_live` is set, the guest's x87/SSE/AVX state and MXCSR are in the host's registers and
+ *  - Vector state stays live: while `fpu_live` is set, the guest's x87, SSE, AVX and AVX-512 state and MXCSR are in the host's registers and
  *    `fpu.area` is stale. cpu/, mem/ and engine/ are compiled with -mgeneral-regs-only so that they do not disturb it; they call
  *    vcpu_fpu_park() before calling anything else (devices, libc, Zydis). engine_run() parks before it returns.
  *  - Functions that can raise a guest exception return 0, or -1 with v->exc filled in; nothing architectural has then changed
@@ -87,19 +87,27 @@ struct vcpu_ops {
 	uint64_t (*steal_ns)(void *vm);      /* time this vCPU was ready and had no processor */
 };
 
-/* 1024 bytes cover the XSAVE image of x87, SSE and AVX (832). Standard format, 64-byte aligned. */
+/* State components behind the header of an XSAVE image, by their bit in XCR0. */
+enum vcpu_xstate { VCPU_XS_AVX = 2, VCPU_XS_OPMASK = 5, VCPU_XS_ZMM_HI256 = 6, VCPU_XS_HI16_ZMM = 7, VCPU_XS_COUNT };
+#define VCPU_XCR0_AVX512 0xe0u /* the last three, which XCR0 enables together only */
+
+/* Intel's layout of these components in the standard format ends at 2688, AMD's at 2432. 64-byte aligned. */
+#define VCPU_XSAVE_MAX 2688
 struct vcpu_fpu {
-	uint8_t area[1024] __attribute__((aligned(64)));
-	uint64_t xcr0;             /* guest's: 1, 3 or 7 */
+	uint8_t area[VCPU_XSAVE_MAX] __attribute__((aligned(64)));
+	uint64_t xcr0;                    /* guest's */
+	uint64_t model;                   /* what it may set there */
+	uint16_t offset[VCPU_XS_COUNT];   /* of a component in the standard format: the host's */
 };
 
 /* What a block changed in memory, so that lockstep can take it back: old contents of every store to RAM through access.c,
  * oldest first. io: a device was accessed, which cannot be taken back. overflow: entries are missing. */
+#define VCPU_JOURNAL_STORES 128 /* an XSAVE takes 84 */
 struct vcpu_journal {
 	unsigned n;
 	bool overflow;
 	bool io;
-	struct { void *hva; uint8_t len; uint8_t old[32]; } e[64];
+	struct { void *hva; uint8_t len; uint8_t old[32]; } e[VCPU_JOURNAL_STORES];
 };
 
 /*
@@ -173,7 +181,7 @@ struct vcpu {
 	struct vcpu_cpuid { uint32_t leaf, subleaf, out[4]; } cpuid[VCPU_CPUID_LEAVES];
 	uint32_t nmsr_unknown;     /* unknown MSRs already logged */
 	uint32_t msr_unknown[32];
-	uint8_t bounce[1024] __attribute__((aligned(64)));   /* XSAVE images on their way to and from guest memory */
+	uint8_t bounce[VCPU_XSAVE_MAX] __attribute__((aligned(64)));   /* XSAVE images on their way to and from guest memory */
 
 	/* Lockstep: when set, cpu/access.c records every store's old contents before changing memory. */
 	struct vcpu_journal *journal;

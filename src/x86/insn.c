@@ -2,7 +2,7 @@
 /*
  * Decoding, with Zydis inside. Pure: on one host the same bytes and mode always give the same struct insn.
  *
- * Invariant: what insn_decode() accepts is what the CPU model has (x86-64-v3 and the system instructions of cpu/); anything
+ * Invariant: what insn_decode() accepts is what the CPU model has (x86-64-v3 or -v4 and the system instructions of cpu/); anything
  * else is -EILSEQ, so neither engine can execute an instruction that CPUID hides.
  */
 #include "x86/insn.h"
@@ -36,7 +36,15 @@ static const uint8_t isa_kind[ZYDIS_ISA_SET_MAX_VALUE + 1] = {
 	[ZYDIS_ISA_SET_SSE42] = K_VEC, [ZYDIS_ISA_SET_AES] = K_VEC, [ZYDIS_ISA_SET_PCLMULQDQ] = K_VEC,
 	[ZYDIS_ISA_SET_SHA] = K_VEC, [ZYDIS_ISA_SET_AVX] = K_VEC, [ZYDIS_ISA_SET_AVXAES] = K_VEC,
 	[ZYDIS_ISA_SET_AVX2] = K_VEC, [ZYDIS_ISA_SET_AVX2GATHER] = K_VEC, [ZYDIS_ISA_SET_FMA] = K_VEC,
-	[ZYDIS_ISA_SET_F16C] = K_VEC,
+	[ZYDIS_ISA_SET_F16C] = K_VEC, [ZYDIS_ISA_SET_GFNI] = K_VEC, [ZYDIS_ISA_SET_AVX_GFNI] = K_VEC,
+	[ZYDIS_ISA_SET_VAES] = K_VEC, [ZYDIS_ISA_SET_VPCLMULQDQ] = K_VEC,
+#define K_512(ext) [ZYDIS_ISA_SET_AVX512##ext##_128] = K_VEC, [ZYDIS_ISA_SET_AVX512##ext##_256] = K_VEC, \
+		   [ZYDIS_ISA_SET_AVX512##ext##_512] = K_VEC
+	K_512(F), K_512(CD), K_512(BW), K_512(DQ), K_512(_IFMA), K_512(_VBMI), K_512(_VBMI2), K_512(_VNNI), K_512(_BITALG),
+	K_512(_VPOPCNTDQ), K_512(_GFNI), K_512(_VAES), K_512(_VPCLMULQDQ),
+	[ZYDIS_ISA_SET_AVX512F_128N] = K_VEC, [ZYDIS_ISA_SET_AVX512F_SCALAR] = K_VEC, [ZYDIS_ISA_SET_AVX512F_KOP] = K_VEC,
+	[ZYDIS_ISA_SET_AVX512BW_128N] = K_VEC, [ZYDIS_ISA_SET_AVX512BW_KOP] = K_VEC,
+	[ZYDIS_ISA_SET_AVX512DQ_128N] = K_VEC, [ZYDIS_ISA_SET_AVX512DQ_SCALAR] = K_VEC, [ZYDIS_ISA_SET_AVX512DQ_KOP] = K_VEC,
 };
 
 /* Members of vector instruction sets that only touch integer state or memory order. */
@@ -53,12 +61,37 @@ static bool int_exception(ZydisMnemonic m)
 	}
 }
 
+bool insn_avx512(void)
+{
+	return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512cd") && __builtin_cpu_supports("avx512bw") &&
+	       __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+}
+
+static bool is_avx512(const ZydisDecodedInstruction *z)
+{
+	return z->encoding == ZYDIS_INSTRUCTION_ENCODING_EVEX || z->meta.isa_set == ZYDIS_ISA_SET_AVX512F_KOP ||
+	       z->meta.isa_set == ZYDIS_ISA_SET_AVX512BW_KOP || z->meta.isa_set == ZYDIS_ISA_SET_AVX512DQ_KOP;
+}
+
 /* Beyond x86-64-v3 the model has what the host has (cpu/cpuid.c shows the same): executed without, it would be the host's #UD. */
 static bool host_has(const ZydisDecodedInstruction *z)
 {
-	if (z->mnemonic == ZYDIS_MNEMONIC_VPCLMULQDQ)
+#define SETS_512(ext) \
+	case ZYDIS_ISA_SET_AVX512_##ext##_128: case ZYDIS_ISA_SET_AVX512_##ext##_256: case ZYDIS_ISA_SET_AVX512_##ext##_512
+	if (is_avx512(z) && !insn_avx512())
+		return false;
+	if (z->mnemonic == ZYDIS_MNEMONIC_VPCLMULQDQ && z->meta.isa_set != ZYDIS_ISA_SET_VPCLMULQDQ && !is_avx512(z))
 		return __builtin_cpu_supports("pclmul");
 	switch (z->meta.isa_set) {
+	SETS_512(IFMA): return __builtin_cpu_supports("avx512ifma");
+	SETS_512(VBMI): return __builtin_cpu_supports("avx512vbmi");
+	SETS_512(VBMI2): return __builtin_cpu_supports("avx512vbmi2");
+	SETS_512(VNNI): return __builtin_cpu_supports("avx512vnni");
+	SETS_512(BITALG): return __builtin_cpu_supports("avx512bitalg");
+	SETS_512(VPOPCNTDQ): return __builtin_cpu_supports("avx512vpopcntdq");
+	SETS_512(GFNI): case ZYDIS_ISA_SET_GFNI: case ZYDIS_ISA_SET_AVX_GFNI: return __builtin_cpu_supports("gfni");
+	SETS_512(VAES): case ZYDIS_ISA_SET_VAES: return __builtin_cpu_supports("vaes");
+	SETS_512(VPCLMULQDQ): case ZYDIS_ISA_SET_VPCLMULQDQ: return __builtin_cpu_supports("vpclmulqdq");
 	case ZYDIS_ISA_SET_AES: case ZYDIS_ISA_SET_AVXAES: return __builtin_cpu_supports("aes");
 	case ZYDIS_ISA_SET_PCLMULQDQ: return __builtin_cpu_supports("pclmul");
 	case ZYDIS_ISA_SET_SHA: return __builtin_cpu_supports("sha");
@@ -76,7 +109,8 @@ static int kind_of(const ZydisDecodedInstruction *z)
 {
 	if (!host_has(z))
 		return -1;
-	if (z->encoding != ZYDIS_INSTRUCTION_ENCODING_LEGACY && z->encoding != ZYDIS_INSTRUCTION_ENCODING_VEX)
+	if (z->encoding != ZYDIS_INSTRUCTION_ENCODING_LEGACY && z->encoding != ZYDIS_INSTRUCTION_ENCODING_VEX &&
+	    z->encoding != ZYDIS_INSTRUCTION_ENCODING_EVEX)
 		return z->mnemonic == ZYDIS_MNEMONIC_PREFETCHW || z->mnemonic == ZYDIS_MNEMONIC_PREFETCH ? INSN_INT : -1;
 	/* Of Knights Corner, where it had a VEX encoding. */
 	if (z->mnemonic == ZYDIS_MNEMONIC_POPCNT && z->encoding == ZYDIS_INSTRUCTION_ENCODING_VEX)
@@ -118,7 +152,8 @@ static void set_reg(struct insn_operand *o, ZydisRegister r)
 	case ZYDIS_REGCLASS_DEBUG: o->kind = OPND_DR; break;
 	case ZYDIS_REGCLASS_MMX: o->kind = OPND_MMX; break;
 	case ZYDIS_REGCLASS_X87: o->kind = OPND_X87; break;
-	case ZYDIS_REGCLASS_XMM: case ZYDIS_REGCLASS_YMM: o->kind = OPND_VEC; break;
+	case ZYDIS_REGCLASS_XMM: case ZYDIS_REGCLASS_YMM: case ZYDIS_REGCLASS_ZMM: o->kind = OPND_VEC; break;
+	case ZYDIS_REGCLASS_MASK: o->kind = OPND_MASK; break;
 	default: o->kind = OPND_NONE; break;
 	}
 }
@@ -206,10 +241,15 @@ static void set_operands(struct insn *in, const ZydisDecodedInstruction *z, cons
 
 	for (unsigned i = z->operand_count_visible; i < z->operand_count; i++)
 		in->hidden_mem |= ops[i].type == ZYDIS_OPERAND_TYPE_MEMORY;
-	in->nops = z->operand_count_visible < INSN_MAX_OPERANDS ? z->operand_count_visible : INSN_MAX_OPERANDS;
-	for (unsigned i = 0; i < in->nops; i++) {
-		struct insn_operand *o = &in->op[i];
+	for (unsigned i = 0; i < z->operand_count_visible && in->nops < INSN_MAX_OPERANDS; i++) {
+		struct insn_operand *o = &in->op[in->nops];
 		unsigned bytes = ops[i].size / 8;
+
+		if (ops[i].encoding == ZYDIS_OPERAND_ENCODING_MASK) {
+			in->mask = (uint8_t)ZydisRegisterGetId(ops[i].reg.value);
+			continue;
+		}
+		in->nops++;
 
 		o->size = bytes > 255 ? 255 : (uint8_t)bytes;
 		o->enc = operand_enc(ops[i].encoding);
@@ -237,6 +277,68 @@ static void set_operands(struct insn *in, const ZydisDecodedInstruction *z, cons
 		default:
 			break;
 		}
+	}
+}
+
+/* Do elements that are not selected cause no fault (SDM vol. 2A 2.8, table 2-43 and those of the classes)? */
+static bool suppresses_faults(const ZydisDecodedInstruction *z)
+{
+	switch (z->meta.exception_class) {
+	case ZYDIS_EXCEPTION_CLASS_E1: case ZYDIS_EXCEPTION_CLASS_E2: case ZYDIS_EXCEPTION_CLASS_E3: case ZYDIS_EXCEPTION_CLASS_E4:
+	case ZYDIS_EXCEPTION_CLASS_E5: case ZYDIS_EXCEPTION_CLASS_E6: case ZYDIS_EXCEPTION_CLASS_E10: case ZYDIS_EXCEPTION_CLASS_E11:
+		return true;
+	default:
+		return false;
+	}
+}
+
+/* An element of the result may need other elements of memory than its own: all are read. */
+static bool reads_across(ZydisMnemonic m)
+{
+	return m == ZYDIS_MNEMONIC_VDBPSADBW || m == ZYDIS_MNEMONIC_VGF2P8AFFINEQB || m == ZYDIS_MNEMONIC_VGF2P8AFFINEINVQB;
+}
+
+/* Bit i of the mask stands for element i of the longest elements there are; a source of fewer elements is repeated (broadcast). */
+static void set_selection(struct insn *in, const ZydisDecodedInstruction *z, const ZydisDecodedOperand *ops)
+{
+	const ZydisDecodedOperand *mem = NULL;
+	unsigned longest = 1, bytes, n;
+	bool write;
+
+	for (unsigned i = 0; i < z->operand_count_visible; i++) {
+		if (ops[i].type == ZYDIS_OPERAND_TYPE_MEMORY)
+			mem = &ops[i];
+		if ((ops[i].type == ZYDIS_OPERAND_TYPE_MEMORY ||
+		     (ops[i].type == ZYDIS_OPERAND_TYPE_REGISTER && ops[i].encoding != ZYDIS_OPERAND_ENCODING_MASK)) &&
+		    ops[i].element_size / 8 > longest && ops[i].element_size <= 64)
+			longest = ops[i].element_size / 8;
+	}
+	if (!mem || !in->mask || reads_across(z->mnemonic))
+		return;
+	if (z->mnemonic == ZYDIS_MNEMONIC_VPSHUFBITQMB) /* bytes of memory choose bits of quadwords */
+		longest = 1;
+	/* What is not selected is not written, whatever the class. */
+	write = mem->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE;
+	in->whole_faults = !suppresses_faults(z);
+	if (!write && in->whole_faults)
+		return;
+	bytes = mem->size / 8;
+	n = z->meta.isa_set == ZYDIS_ISA_SET_AVX512F_SCALAR || z->meta.isa_set == ZYDIS_ISA_SET_AVX512DQ_SCALAR ? 1 : in->vl / longest;
+	if (write && mem->element_count < n)
+		n = mem->element_count;
+	in->selected = (uint8_t)n;
+	in->element = (uint8_t)(longest == 1 ? 1 : bytes / (mem->element_count < n ? mem->element_count : n));
+}
+
+static bool packs(ZydisMnemonic m)
+{
+	switch (m) {
+	case ZYDIS_MNEMONIC_VCOMPRESSPS: case ZYDIS_MNEMONIC_VCOMPRESSPD: case ZYDIS_MNEMONIC_VPCOMPRESSB: case ZYDIS_MNEMONIC_VPCOMPRESSW:
+	case ZYDIS_MNEMONIC_VPCOMPRESSD: case ZYDIS_MNEMONIC_VPCOMPRESSQ: case ZYDIS_MNEMONIC_VEXPANDPS: case ZYDIS_MNEMONIC_VEXPANDPD:
+	case ZYDIS_MNEMONIC_VPEXPANDB: case ZYDIS_MNEMONIC_VPEXPANDW: case ZYDIS_MNEMONIC_VPEXPANDD: case ZYDIS_MNEMONIC_VPEXPANDQ:
+		return true;
+	default:
+		return false;
 	}
 }
 
@@ -347,6 +449,11 @@ int insn_decode(struct insn *in, enum insn_mode mode, const uint8_t *code, size_
 	in->mem.scale = 1;
 	set_encoding(in, &z);
 	set_operands(in, &z, ops);
+	if (z.encoding == ZYDIS_INSTRUCTION_ENCODING_VEX || z.encoding == ZYDIS_INSTRUCTION_ENCODING_EVEX)
+		in->vl = (uint8_t)(z.avx.vector_length / 8);
+	in->avx512 = is_avx512(&z);
+	in->packed = packs(z.mnemonic);
+	set_selection(in, &z, ops);
 	in->gpr_write = gpr_written(&z, ops);
 	set_flags(in, z.cpu_flags);
 	fix_up(in, &z);

@@ -2,7 +2,8 @@
 /*
  * A decoded instruction: what the interpreter executes and the translator re-encodes.
  *
- * insn_decode() wraps Zydis, rejects what the CPU model (x86-64-v3) does not have, and reduces the rest to this struct.
+ * insn_decode() wraps Zydis, rejects what the CPU model (x86-64-v3, or -v4 where the host is one) does not have, and reduces the rest to
+ * this struct.
  * It is pure: no guest state, no memory. Mnemonics are Zydis' (ZYDIS_MNEMONIC_ADD ...): a maintained list, not ours.
  */
 #ifndef X86_INSN_H
@@ -20,7 +21,7 @@ enum insn_mode { INSN_MODE_64, INSN_MODE_32, INSN_MODE_16, INSN_MODE_REAL };
 enum insn_kind {
 	INSN_INT,  /* integer, string, control transfer, system: given meaning by our own code */
 	INSN_X87,  /* x87 and MMX: executed by the host FPU */
-	INSN_VEC,  /* SSE..AVX2, FMA, AES, ...: executed by the host with its memory operand redirected */
+	INSN_VEC,  /* SSE..AVX-512, FMA, AES, ...: executed by the host with its memory operand redirected */
 };
 
 enum insn_operand_kind {
@@ -35,7 +36,8 @@ enum insn_operand_kind {
 	OPND_DR,
 	OPND_MMX,
 	OPND_X87,  /* st(reg) */
-	OPND_VEC,  /* xmm/ymm reg; size 16 or 32 */
+	OPND_VEC,  /* xmm/ymm/zmm reg; size 16, 32 or 64 */
+	OPND_MASK, /* opmask register k0-k7 that the instruction computes with; the one that selects elements is insn.mask */
 };
 
 /* Where an operand is encoded, for re-encoding it: implicit operands are ENC_NONE. */
@@ -61,7 +63,7 @@ struct insn {
 	uint8_t stacksize;     /* width of an implicit stack access: 2, 4, 8 */
 	uint8_t map;           /* ZydisOpcodeMap */
 	uint8_t opcode;
-	uint8_t encoding;      /* ZydisInstructionEncoding: LEGACY, VEX, 3DNOW */
+	uint8_t encoding;      /* ZydisInstructionEncoding: LEGACY, VEX, EVEX, 3DNOW */
 	uint8_t category;      /* ZydisInstructionCategory */
 	bool lock : 1;
 	bool rep : 1;          /* F3 as a repeat prefix of a string instruction */
@@ -72,6 +74,13 @@ struct insn {
 	bool has_rex : 1;
 	bool hidden_mem : 1;   /* accesses memory that no operand in op[] names: strings, stack, MASKMOV ... */
 	bool privileged : 1;   /* #GP unless CPL 0 (Zydis' attribute) */
+	bool avx512 : 1;       /* EVEX, or on opmask registers: needs their state enabled in XCR0 */
+	bool whole_faults : 1; /* with in->selected: elements that are not selected are left alone but fault all the same */
+	bool packed : 1;       /* the selected elements lie side by side in memory: VCOMPRESS, VEXPAND */
+	uint8_t mask;          /* opmask register that selects elements, 0 = all */
+	uint8_t selected;      /* how many of its bits say which elements of the memory operand are accessed; 0: all are, whatever it says */
+	uint8_t element;       /* bytes of such an element */
+	uint8_t vl;            /* VEX, EVEX: vector length in bytes */
 	uint8_t modrm;
 	uint8_t modrm_off;     /* offset of the ModRM byte in bytes[], 0 if none */
 	uint8_t imm_off;       /* offset and size of the trailing immediate bytes in bytes[] (all immediates together) */
@@ -104,6 +113,9 @@ struct insn {
  * -EILSEQ if it is undefined or not part of the CPU model: #UD.
  */
 int insn_decode(struct insn *in, enum insn_mode mode, const uint8_t *code, size_t avail);
+
+/* True if the model has AVX-512 (F, CD, BW, DQ, VL): the host has it and its system lets programs use it. */
+bool insn_avx512(void);
 
 /* The name of a mnemonic, in lower case. */
 const char *insn_name(unsigned mnemonic);

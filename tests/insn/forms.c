@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Which instruction forms exist: every opcode of every map with every mandatory prefix, REX.W / VEX.W, VEX.L and ModRM.reg is tried on
+ * Which instruction forms exist: every opcode of every map with every mandatory prefix, REX.W / VEX.W, vector length and ModRM.reg is tried on
  * insn_decode(), and one encoding is kept per distinct form. So nothing that the decoder accepts can be forgotten; the table of
  * exclusions below says what cannot be compared with the host and why.
  */
@@ -66,26 +66,6 @@ struct list {
 	size_t map_start;
 };
 
-static void consider(struct list *l, const uint8_t *bytes, unsigned opcode_off, bool reg_matters)
-{
-	struct insn in;
-
-	if (insn_decode(&in, INSN_MODE_64, bytes, 15) || is_excluded(&in, l->host))
-		return;
-	for (size_t i = l->map_start; i < l->n; i++)
-		if (same_form(&l->f[i].in, &in))
-			return;
-	if (l->n == l->cap) {
-		l->cap = l->cap ? l->cap * 2 : 1024;
-		l->f = realloc(l->f, l->cap * sizeof(*l->f));
-		if (!l->f)
-			abort();
-	}
-	l->f[l->n] = (struct form){.len = in.len, .in = in, .opcode_off = (uint8_t)opcode_off, .reg_fixed = reg_matters};
-	memcpy(l->f[l->n].bytes, bytes, 15);
-	l->n++;
-}
-
 /* Does ModRM.reg select the instruction? It does if some other value decodes to another mnemonic or not at all. */
 static bool reg_selects(const uint8_t *bytes, unsigned modrm)
 {
@@ -103,20 +83,40 @@ static bool reg_selects(const uint8_t *bytes, unsigned modrm)
 	return false;
 }
 
+static void consider(struct list *l, const uint8_t *bytes, unsigned modrm)
+{
+	struct insn in;
+
+	if (insn_decode(&in, INSN_MODE_64, bytes, 15) || is_excluded(&in, l->host))
+		return;
+	for (size_t i = l->map_start; i < l->n; i++)
+		if (same_form(&l->f[i].in, &in))
+			return;
+	if (l->n == l->cap) {
+		l->cap = l->cap ? l->cap * 2 : 1024;
+		l->f = realloc(l->f, l->cap * sizeof(*l->f));
+		if (!l->f)
+			abort();
+	}
+	l->f[l->n] = (struct form){.len = in.len, .in = in, .opcode_off = (uint8_t)(modrm - 1), .reg_fixed = reg_selects(bytes, modrm)};
+	memcpy(l->f[l->n].bytes, bytes, 15);
+	l->n++;
+}
+
 /* All ModRM.reg, memory and register operand, and all ModRM.rm of register operands (x87 and 0F 01 use them as opcode). */
 static void modrm_forms(struct list *l, uint8_t *b, unsigned n)
 {
 	for (unsigned reg = 0; reg < 8; reg++) {
 		b[n] = (uint8_t)(reg << 3 | 1); /* [rcx] */
-		consider(l, b, n - 1, reg_selects(b, n));
+		consider(l, b, n);
 		for (unsigned rm = 0; rm < 8; rm++) {
 			b[n] = (uint8_t)(0xc0 | reg << 3 | rm);
-			consider(l, b, n - 1, reg_selects(b, n));
+			consider(l, b, n);
 		}
 		/* Gathers need SIB and three different registers. */
 		b[n] = 0x0c;
 		b[n + 1] = 0x11;
-		consider(l, b, n - 1, reg_selects(b, n));
+		consider(l, b, n);
 		b[n + 1] = 0;
 	}
 }
@@ -170,12 +170,31 @@ static void vex_forms(struct list *l)
 	}
 }
 
+/* With a mask first: most forms have one, and gathers need it. b: broadcast of a memory operand; of registers gen.c makes rounding. */
+static void evex_forms(struct list *l)
+{
+	for (unsigned m = 1; m <= 3; m++) {
+		l->map_start = l->n;
+		for (unsigned op = 0; op < 256; op++)
+			for (unsigned k = 0; k < 192; k++) {
+				uint8_t b[32] = {0x62, (uint8_t)(0xf0 | m)};
+
+				/* W, vvvv (all ones = unused, or xmm2), pp; L'L, b */
+				b[2] = (uint8_t)((k & 16 ? 0x80 : 0) | (k & 8 ? 0x78 : 0x68) | 4 | (k & 3));
+				b[3] = (uint8_t)((k / 64) << 5 | (k & 32 ? 0x10 : 0) | 8 | (k & 4 ? 0 : 1));
+				b[4] = (uint8_t)op;
+				modrm_forms(l, b, 5);
+			}
+	}
+}
+
 size_t forms_enumerate(struct form **out, bool host)
 {
 	struct list l = {.host = host};
 
 	legacy_forms(&l);
 	vex_forms(&l);
+	evex_forms(&l);
 	*out = l.f;
 	return l.n;
 }

@@ -90,9 +90,9 @@ static void fill_xstate(struct rng *r, uint8_t *x)
 {
 	uint16_t fcw = (uint16_t)(0x37f & ~(pick(r, 4) ? 0 : pick(r, 64))), fsw = (uint16_t)(pick(r, 8) << 11 | (rnd(r) & 0x4700));
 	uint32_t mxcsr = 0x1f80 | (uint32_t)pick(r, 4) << 13 | (pick(r, 8) ? 0 : 0x8000) | (pick(r, 8) ? 0 : 0x40);
-	uint64_t bv = 7;
+	uint64_t bv = x_components();
 
-	memset(x, 0, 832);
+	memset(x, 0, x_size());
 	fcw = (uint16_t)((fcw & 0xf0ff) | (pick(r, 4) ? 0x300 : (rnd(r) & 0xf00)));
 	fsw |= pick(r, 64) & 0x7f;
 	if (fsw & 0x40)
@@ -110,18 +110,46 @@ static void fill_xstate(struct rng *r, uint8_t *x)
 	memcpy(x + 512, &bv, 8);
 	for (unsigned i = 0; i < 8; i++)
 		fill_x87(r, x + 32 + 16 * i);
-	for (unsigned i = 0; i < 16; i++) {
-		fill_vector(r, x + 160 + 16 * i, 16);
-		fill_vector(r, x + 576 + 16 * i, 16);
+	for (unsigned i = 0; i < (insn_avx512() ? 32 : 16); i++)
+		for (unsigned byte = 0; byte < (insn_avx512() ? 64 : 32); byte += 16)
+			fill_vector(r, x_vec(x, i, byte), 16);
+	/* All elements, the first few, any. */
+	for (unsigned i = 0; i < 8 && insn_avx512(); i++) {
+		uint64_t k = pick(r, 4) ? pick(r, 2) ? rnd(r) : (1ull << pick(r, 64)) - 1 : ~0ull;
+
+		memcpy(x_mask(x, i), &k, 8);
 	}
 }
 
 /* --- encoding ------------------------------------------------------------------------------------------------------ */
 
+/* Registers, mask, zeroing, and for register operands rounding, which insn_decode() has to agree to. */
+static void encode_evex(struct rng *r, const struct form *f, bool mem, bool high, uint8_t *c)
+{
+	memcpy(c, f->bytes, 5);
+	/* The higher 16 registers now and then: general and opmask registers have none. */
+	c[1] = (uint8_t)((c[1] & 0x0f) | (high ? 0x10 : rnd(r) & 0xe0) | (pick(r, 3) ? 0x10 : 0));
+	if ((c[2] & 0x78) != 0x78) {
+		c[2] = (uint8_t)((c[2] & ~0x78) | (rnd(r) & 0x78));
+		if (!pick(r, 3))
+			c[3] ^= 0x08;
+	}
+	if (f->in.has_vsib && !pick(r, 3))
+		c[3] ^= 0x08;
+	if (c[3] & 7) {
+		c[3] = (uint8_t)((c[3] & ~7) | pick(r, 8));
+		if (!pick(r, 3))
+			c[3] |= 0x80;
+	}
+	if (!mem && !pick(r, 4))
+		c[3] = (uint8_t)((c[3] & ~0x60) | 0x10 | pick(r, 4) << 5);
+}
+
 /* Builds prefixes + opcode + ModRM + SIB + displacement + immediates; the immediates are whatever follows. */
 static bool encode(struct rng *r, const struct form *f, struct test *t)
 {
-	bool vex = f->in.encoding == ZYDIS_INSTRUCTION_ENCODING_VEX, mem = f->in.has_modrm && f->in.modrm >> 6 != 3;
+	bool evex = f->in.encoding == ZYDIS_INSTRUCTION_ENCODING_EVEX, vex = f->in.encoding == ZYDIS_INSTRUCTION_ENCODING_VEX || evex;
+	bool mem = f->in.has_modrm && f->in.modrm >> 6 != 3;
 	bool high = !pick(r, 4); /* R13-R15 wherever a register is: the translator has no host registers for them */
 	unsigned n = 0, i = 0;
 	uint8_t *c = t->code, modrm = f->in.modrm;
@@ -134,7 +162,11 @@ static bool encode(struct rng *r, const struct form *f, struct test *t)
 		c[n++] = 0xf0;
 	while (!vex && (f->bytes[i] == 0x66 || f->bytes[i] == 0xf2 || f->bytes[i] == 0xf3))
 		c[n++] = f->bytes[i++];
-	if (vex) {
+	if (evex) {
+		encode_evex(r, f, mem, high, c + n);
+		n += 5;
+		i = 5;
+	} else if (vex) {
 		memcpy(c + n, f->bytes, 4);
 		c[n + 1] = (uint8_t)((c[n + 1] & 0x1f) | (rnd(r) & 0xe0));
 		if ((c[n + 2] & 0x78) != 0x78)
@@ -183,7 +215,7 @@ static uint64_t place(struct rng *r, unsigned size)
 	case 4: case 5: return DATA_VA + 64 + pick(r, DATA_SIZE - 256);                 /* misaligned */
 	default:
 		a = DATA_VA + 64 + pick(r, DATA_SIZE - 512);
-		return a & ~31ull;
+		return a & ~63ull;
 	}
 }
 
@@ -331,9 +363,9 @@ static void implicit(struct rng *r, struct test *t)
 		break;
 	}
 	if (in->has_vsib)
-		for (unsigned i = 0; i < 8; i++) {
+		for (unsigned i = 0; i < (in->avx512 ? 16 : 8); i++) {
 			int32_t d = (int32_t)pick(r, 64) - 32;
-			uint8_t *x = t->s.x + (i < 4 ? 160 : 576) + 16 * (in->mem.index & 15) + 4 * (i & 3);
+			uint8_t *x = x_vec(t->s.x, in->mem.index, 4 * i);
 
 			if (in->opcode & 1)
 				d = i & 1 ? 0 : (int32_t)pick(r, 64);
@@ -397,7 +429,7 @@ bool gen_test(struct rng *r, const struct form *f, struct test *t)
 		if (t->in.has_vsib || want < DATA_VA || want > DATA_VA + DATA_SIZE - 64)
 			goto placed;
 		if (t->in.kind == INSN_VEC)
-			fill_vector(r, s->mem + (want - DATA_VA), 32);
+			fill_vector(r, s->mem + (want - DATA_VA), 64);
 		coincidences(r, t, want);
 	}
 placed:

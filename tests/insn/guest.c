@@ -112,7 +112,7 @@ static void set_system(struct vcpu *v)
 	v->idt = (struct vcpu_table){KERNEL_VA + IDT_PA, 0xfff};
 	v->seg[TR] = (struct vcpu_seg){.sel = 0x40, .attr = 0x8b, .limit = 0x67, .base = KERNEL_VA + TSS_PA};
 	v->seg[LDTR] = (struct vcpu_seg){.unusable = true};
-	v->fpu.xcr0 = 7;
+	v->fpu.xcr0 = v->fpu.model;
 	regs = (struct mmu_regs){.cr0 = v->cr0, .cr3 = v->cr3, .cr4 = v->cr4, .efer = v->efer};
 	mmu_set_regs(&v->mmu, &regs, false);
 }
@@ -176,7 +176,7 @@ static void read_outcome(struct guest *g, struct outcome *o)
 	unsigned vector = (unsigned)(off / 16), skip;
 
 	memcpy(o->s.gpr, v->gpr, sizeof(o->s.gpr));
-	memcpy(o->s.x, v->fpu.area, 832);
+	memcpy(o->s.x, v->fpu.area, x_size());
 	o->cr2 = v->cr2;
 	if (off >= PAGE_SIZE || off % 16) {
 		o->vector = -2;
@@ -207,7 +207,7 @@ void guest_load(struct guest *g, enum insn_mode mode, const uint8_t *code, const
 	v->rflags = s->rflags;
 	v->cr2 = 0;
 	v->halted = false;
-	memcpy(v->fpu.area, s->x, 832);
+	memcpy(v->fpu.area, s->x, x_size());
 	v->fpu_live = false;
 }
 

@@ -15,7 +15,8 @@
 #include "insn_test.h"
 
 /* stub.S */
-extern uint8_t host_in_x[1024], host_out_x[1024], host_taken;
+extern uint8_t host_in_x[VCPU_XSAVE_MAX], host_out_x[VCPU_XSAVE_MAX], host_taken;
+extern uint32_t host_components;
 extern uint64_t host_in_gpr[GPR_COUNT], host_out_gpr[GPR_COUNT], host_in_flags, host_out_flags, host_code;
 void host_enter(void);
 void host_exit0(void);
@@ -44,8 +45,16 @@ static void normalise(uint8_t *x)
 	}
 	if (!(bv & 2))
 		memset(x + 160, 0, 256);
-	if (!(bv & 4))
-		memset(x + 576, 0, 256);
+	for (unsigned i = 0; i < 32; i++)
+		for (unsigned byte = 16; byte < 64; byte += 16) {
+			unsigned component = i >= 16 ? VCPU_XS_HI16_ZMM : byte >= 32 ? VCPU_XS_ZMM_HI256 : VCPU_XS_AVX;
+
+			if ((x_components() & BIT(component)) && !(bv & BIT(component)))
+				memset(x_vec(x, i, byte == 16 && i >= 16 ? 0 : byte), 0, byte == 16 && i >= 16 ? 32 : 16);
+		}
+	for (unsigned i = 0; i < 8 && insn_avx512(); i++)
+		if (!(bv & BIT(VCPU_XS_OPMASK)))
+			memset(x_mask(x, i), 0, 8);
 }
 
 static void on_signal(int sig, siginfo_t *info, void *uc_)
@@ -73,7 +82,7 @@ static void on_signal(int sig, siginfo_t *info, void *uc_)
 		o->s.gpr[i] = (uint64_t)g[greg[i]];
 	o->s.rflags = (uint64_t)g[REG_EFL];
 	o->s.rip = (uint64_t)g[REG_RIP];
-	memcpy(o->s.x, uc->uc_mcontext.fpregs, 832);
+	memcpy(o->s.x, uc->uc_mcontext.fpregs, x_size());
 	siglongjmp(escape, 1);
 }
 
@@ -125,9 +134,10 @@ void host_run(const struct test *t, struct outcome *o)
 	memcpy((void *)INSN_VA, t->code, t->in.len);
 	put_jump(INSN_VA + t->in.len, host_exit0);
 	put_jump(TARGET_VA, host_exit1);
-	memset(host_in_x, 0, 1024);
-	memcpy(host_in_x, t->s.x, 832);
-	memset(host_out_x, 0, 1024);
+	memset(host_in_x, 0, sizeof(host_in_x));
+	memcpy(host_in_x, t->s.x, x_size());
+	memset(host_out_x, 0, sizeof(host_out_x));
+	host_components = (uint32_t)x_components();
 	memcpy(host_in_gpr, t->s.gpr, sizeof(t->s.gpr));
 	host_in_flags = t->s.rflags;
 	host_code = INSN_VA;
@@ -141,7 +151,7 @@ void host_run(const struct test *t, struct outcome *o)
 		memcpy(o->s.gpr, host_out_gpr, sizeof(o->s.gpr));
 		o->s.rflags = host_out_flags;
 		o->s.rip = host_taken ? TARGET_VA : INSN_VA + t->in.len;
-		memcpy(o->s.x, host_out_x, 832);
+		memcpy(o->s.x, host_out_x, x_size());
 	} else {
 		__asm__ volatile("cld; fninit; ldmxcsr %0; vzeroupper" : : "m"(mxcsr));
 	}

@@ -10,6 +10,7 @@
 #define TESTS_INSN_H
 
 #include "base/types.h"
+#include "cpu/vcpu.h"
 #include "x86/arch.h"
 #include "x86/insn.h"
 
@@ -24,9 +25,18 @@ struct state {
 	uint64_t gpr[GPR_COUNT];
 	uint64_t rflags;
 	uint64_t rip;
-	uint8_t x[832] __attribute__((aligned(64)));
+	uint8_t x[VCPU_XSAVE_MAX] __attribute__((aligned(64)));
 	uint8_t mem[DATA_SIZE];
 };
+
+/* xstate.c: the parts of state.x. Components: XCR0 bits that both sides have; where vector and opmask registers lie in the image, and in how
+ * many pieces. */
+uint64_t x_components(void);
+unsigned x_size(void);
+struct x_part { char name[8]; unsigned off, len; };
+unsigned x_parts(const struct x_part **out);
+uint8_t *x_vec(uint8_t *x, unsigned reg, unsigned byte);
+uint8_t *x_mask(uint8_t *x, unsigned reg);
 
 /* How an instruction ended. */
 struct outcome {

@@ -224,6 +224,8 @@ static bool same(enum insn_mode mode, const struct outcome *a, const struct outc
 {
 	uint64_t fl = a->vector >= 0 ? FL_DF : FL_ARITH | FL_DF;
 	uint64_t gpr = mode == INSN_MODE_64 ? ~0ull : UINT32_MAX;
+	const struct x_part *part;
+	unsigned n;
 
 	if (a->vector != b->vector || a->err != b->err || a->s.rip != b->s.rip) {
 		snprintf(what, size, "ended: vector %d err %x rip %lx, against %d %x %lx", a->vector, a->err, a->s.rip, b->vector, b->err,
@@ -244,11 +246,12 @@ static bool same(enum insn_mode mode, const struct outcome *a, const struct outc
 		return false;
 	}
 	/* Without the pointers and the last opcode of the x87. */
-	if (memcmp(a->s.x, b->s.x, 6) || memcmp(a->s.x + 24, b->s.x + 24, 4) || memcmp(a->s.x + 32, b->s.x + 32, 384) ||
-	    memcmp(a->s.x + 576, b->s.x + 576, 256)) {
-		snprintf(what, size, "vector state");
-		return false;
-	}
+	n = x_parts(&part);
+	for (unsigned i = 0; i < n; i++)
+		if (memcmp(a->s.x + part[i].off, b->s.x + part[i].off, part[i].len)) {
+			snprintf(what, size, "register %s", part[i].name);
+			return false;
+		}
 	return true;
 }
 

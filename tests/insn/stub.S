@@ -15,7 +15,7 @@ host_enter:
 	push %r14
 	push %r15
 	mov %rsp, saved_rsp(%rip)
-	mov $7, %eax
+	mov host_components(%rip), %eax
 	xor %edx, %edx
 	xrstor64 host_in_x(%rip)
 	pushq host_in_flags(%rip)
@@ -63,7 +63,7 @@ host_exit0:
 	pushfq
 	popq host_out_flags(%rip)
 	cld
-	mov $7, %eax
+	mov host_components(%rip), %eax
 	xor %edx, %edx
 	xsave64 host_out_x(%rip)
 	fninit
@@ -82,15 +82,16 @@ mxcsr_default:
 	.long 0x1f80
 
 	.bss
-	.globl host_in_x, host_out_x, host_in_gpr, host_out_gpr, host_in_flags, host_out_flags, host_code, host_taken
+	.globl host_in_x, host_out_x, host_in_gpr, host_out_gpr, host_in_flags, host_out_flags, host_code, host_taken, host_components
 	.balign 64
-host_in_x:	.skip 1024
-host_out_x:	.skip 1024
+host_in_x:	.skip 2688
+host_out_x:	.skip 2688
 host_in_gpr:	.skip 128
 host_out_gpr:	.skip 128
 host_in_flags:	.skip 8
 host_out_flags:	.skip 8
 host_code:	.skip 8
 saved_rsp:	.skip 8
+host_components: .skip 4
 host_taken:	.skip 8
 	.section .note.GNU-stack, "", @progbits

@@ -50,6 +50,7 @@ static inline enum insn_mode bt_insn_mode(enum bt_mode mode) { return mode == BT
 #define BT_BLOCK_INSNS 48
 /* Bytes of host code a block may need at most; less left = the part is full. */
 #define BT_BLOCK_BYTES (32u << 10)
+#define BT_MAX_ACCESS 64               /* bytes of one memory operand */
 
 struct bt_page {
 	gfn_t gfn;
@@ -186,8 +187,8 @@ struct bt {
 	uint32_t generation;  /* changes whenever blocks are dropped for want of room, or all of them */
 	uint32_t stub[BT_SVC_COUNT];
 	uint32_t jump_miss;    /* thunk of an indirect branch that found nothing in the jump table */
-	uint32_t lookup[BT_HINT_KINDS][33]; /* by kind and access size: the thunk that looks a page up and remembers it ... */
-	uint32_t table[BT_HINT_KINDS][33];  /* ... that only looks it up */
+	uint32_t lookup[BT_HINT_KINDS][BT_MAX_ACCESS + 1]; /* by kind and access size: the thunk that looks a page up and remembers it ... */
+	uint32_t table[BT_HINT_KINDS][BT_MAX_ACCESS + 1];  /* ... that only looks it up */
 	uint8_t *form;         /* enum bt_form of instructions, by a hash of their guest-physical address */
 	uint32_t next_hint[BT_HINT_KINDS];
 	uint32_t hint_gen;     /* v->mmu.gen when that was last looked at ... */
@@ -195,7 +196,7 @@ struct bt {
 	struct {               /* bytes that the host has been asked for, from the beginning of each */
 		size_t code, cold, block, site, link;
 	} ready;
-	bool fpu_ok, tsd, fsgsbase; /* facts translations are specialised on */
+	bool fpu_ok, avx512_ok, tsd, fsgsbase; /* facts translations are specialised on */
 	bool single;          /* lockstep: leave after every block; blocks end before interpreted instructions */
 	enum exit_reason exit;
 	uint32_t gen;         /* v->mmu.gen when a service began: what the running block knows of the tables */

@@ -41,7 +41,7 @@ static bool computes(const struct insn *in)
 /* Vector and x87 instructions the host may execute in place. */
 static bool vector_computes(const struct bt *bt, const struct insn *in)
 {
-	if (!bt->fpu_ok || in->has_vsib || in->hidden_mem)
+	if (!bt->fpu_ok || in->has_vsib || in->hidden_mem || (in->avx512 && !bt->avx512_ok))
 		return false;
 	switch (in->mnemonic) {
 	case M(FNSTENV): case M(FLDENV): case M(FNSAVE):

@@ -39,7 +39,7 @@ static inline unsigned scale_bits(unsigned scale)
 	return scale == 8 ? 3 : scale == 4 ? 2 : scale == 2 ? 1 : 0;
 }
 
-static inline uint8_t *put_modrm_mem(uint8_t *p, unsigned reg, const struct emem *m)
+static inline uint8_t *put_modrm_mem(uint8_t *p, unsigned reg, const struct emem *m, bool wide)
 {
 	unsigned r = (reg & 7) << 3;
 	bool sib = m->index != NOREG || m->base == NOREG || (m->base & 7) == RSP;
@@ -47,7 +47,7 @@ static inline uint8_t *put_modrm_mem(uint8_t *p, unsigned reg, const struct emem
 
 	if (m->base == NOREG || (m->disp == 0 && (m->base & 7) != RBP))
 		mod = 0;
-	else if (m->disp >= -128 && m->disp <= 127)
+	else if (m->disp == 0 || (!wide && m->disp >= -128 && m->disp <= 127))
 		mod = 1;
 	if (sib) {
 		unsigned idx = m->index == NOREG ? RSP : (m->index & 7);
@@ -65,10 +65,10 @@ static inline uint8_t *put_modrm_mem(uint8_t *p, unsigned reg, const struct emem
 	return p;
 }
 
-void emit_modrm_mem(struct emit *e, unsigned reg, const struct emem *m)
+void emit_modrm_mem(struct emit *e, unsigned reg, const struct emem *m, bool wide)
 {
 	if (emit_room(e))
-		e->w = put_modrm_mem(e->w, reg, m);
+		e->w = put_modrm_mem(e->w, reg, m, wide);
 }
 
 void emit_modrm_reg(struct emit *e, unsigned reg, unsigned rm)
@@ -94,7 +94,7 @@ static inline uint8_t *put_opcode(uint8_t *p, unsigned rex, unsigned op)
 void emit_op_mem(struct emit *e, bool w, unsigned op, unsigned reg, struct emem m)
 {
 	if (emit_room(e))
-		e->w = put_modrm_mem(put_opcode(e->w, rex_mem(w, reg, &m), op), reg, &m);
+		e->w = put_modrm_mem(put_opcode(e->w, rex_mem(w, reg, &m), op), reg, &m, false);
 }
 
 void emit_op_reg(struct emit *e, bool w, unsigned op, unsigned reg, unsigned rm)
@@ -144,7 +144,7 @@ static void emit_vex_f5(struct emit *e, unsigned pp, unsigned dst, unsigned src,
 	p = put(p, (rex & 4 ? 0 : 0x80u) | (rex & 2 ? 0 : 0x40u) | (rex & 1 ? 0 : 0x20u) | 2);
 	p = put(p, 0x80 | (~src & 15) << 3 | pp);
 	p = put(p, 0xf5);
-	e->w = put_modrm_mem(p, dst, m);
+	e->w = put_modrm_mem(p, dst, m, false);
 }
 
 void emit_pext(struct emit *e, unsigned dst, unsigned src, struct emem mask)

@@ -52,8 +52,9 @@ void emit_u32(struct emit *e, uint32_t v);
 void emit_u64(struct emit *e, uint64_t v);
 void emit_bytes(struct emit *e, const uint8_t *p, unsigned n);
 
-/* ModRM, SIB and displacement for reg field `reg` (low 3 bits used) and a memory or register operand. */
-void emit_modrm_mem(struct emit *e, unsigned reg, const struct emem *m);
+/* ModRM, SIB and displacement for reg field `reg` (low 3 bits used) and a memory or register operand. wide: a displacement that is not 0 has
+ * 32 bits, as EVEX counts one of 8 bits in other units (SDM vol. 2A 2.7.5). */
+void emit_modrm_mem(struct emit *e, unsigned reg, const struct emem *m, bool wide);
 void emit_modrm_reg(struct emit *e, unsigned reg, unsigned rm);
 
 /* [REX] opcode ModRM: `op` is one byte, or 0x0Fxx. w = REX.W. */

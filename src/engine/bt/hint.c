@@ -264,7 +264,7 @@ static void write_table(struct emit *e, unsigned kind, unsigned size)
 
 void bt_hint_thunks(struct bt *bt, struct emit *e)
 {
-	static const uint8_t sizes[] = {1, 2, 4, 8, 10, 16, 32};
+	static const uint8_t sizes[] = {1, 2, 4, 8, 10, 16, 32, 64};
 
 	_Static_assert(sizeof(struct bt_hints) <= VCPU_ENGINE_SIZE, "hints outgrow the engine's area");
 	_Static_assert(sizeof(struct bt_hint) == sizeof(struct bt_tally), "one offset for both");

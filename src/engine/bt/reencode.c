@@ -2,8 +2,8 @@
 /*
  * Re-encoding: a guest instruction's own opcode and immediates with other registers and another memory operand.
  *
- * Kept: 66/F2/F3/LOCK prefixes, REX.W, VEX.W/L/pp/map, opcode, immediates. Dropped: segment overrides and the address-size
- * prefix (the address has been computed). Encodings: SDM vol. 2A 2.1, 2.2.1 (REX), 2.3 (VEX).
+ * Kept: 66/F2/F3/LOCK prefixes, REX.W, VEX.W/L/pp/map, EVEX's likewise and mask, zeroing and rounding, opcode, immediates. Dropped: segment
+ * overrides and the address-size prefix (the address has been computed). Encodings: SDM vol. 2A 2.1, 2.2.1 (REX), 2.3 (VEX), 2.7 (EVEX).
  */
 #include <Zydis/Zydis.h>
 
@@ -66,7 +66,7 @@ static bool vex_w_ignored(const struct insn *in)
 			return true;
 	switch (in->mnemonic) {
 	case ZYDIS_MNEMONIC_VCVTSI2SS: case ZYDIS_MNEMONIC_VCVTSI2SD: case ZYDIS_MNEMONIC_VMOVD: case ZYDIS_MNEMONIC_VPINSRD:
-	case ZYDIS_MNEMONIC_VPEXTRD:
+	case ZYDIS_MNEMONIC_VPEXTRD: case ZYDIS_MNEMONIC_VCVTUSI2SS: case ZYDIS_MNEMONIC_VCVTUSI2SD:
 		return true;
 	default:
 		return false;
@@ -94,7 +94,7 @@ static void operand_bytes(struct emit *e, const struct insn *in, const struct tr
 {
 	if (in->has_modrm) {
 		if (s->mem)
-			emit_modrm_mem(e, reg, s->mem);
+			emit_modrm_mem(e, reg, s->mem, in->encoding == ZYDIS_INSTRUCTION_ENCODING_EVEX);
 		else
 			emit_modrm_reg(e, reg, rm);
 	}
@@ -158,10 +158,39 @@ static void reencode_vex(struct emit *e, const struct insn *in, const struct tr_
 	operand_bytes(e, in, s, reg, rm);
 }
 
+/* 62 P0 P1 P2: R, X, B, R', V' and vvvv are inverted. A vector register in ModRM.rm has its bit 4 in X. An 8-bit displacement would be counted
+ * in units that depend on the form, so there is none but 0. */
+static void reencode_evex(struct emit *e, const struct insn *in, const struct tr_subst *s)
+{
+	const uint8_t *p = in->bytes + in->modrm_off - 4;
+	uint8_t p0 = p[0], p1 = p[1], p2 = p[2];
+	unsigned changed = s->mem || s->rm >= 0 ? 0xe0 : 0x80; /* X and B stay those of a vector register in rm */
+	unsigned reg, rm;
+
+	if (in->mode == INSN_MODE_32) {
+		p0 |= 0xf0;
+		p1 |= 0x40;
+		p2 |= 0x08;
+		if (vex_w_ignored(in))
+			p1 &= 0x7f;
+	}
+	reg = pick(s->reg, (in->modrm >> 3 & 7) | (p0 & 0x80 ? 0 : 8));
+	rm = pick(s->rm, (in->modrm & 7) | (p0 & 0x20 ? 0 : 8));
+	p0 = (uint8_t)((p0 & ~changed) | ((~rxb(s, reg, rm) & 7) << 5 & changed));
+	emit_byte(e, 0x62);
+	emit_byte(e, p0);
+	emit_byte(e, p1);
+	emit_byte(e, p2);
+	emit_byte(e, in->opcode);
+	operand_bytes(e, in, s, reg, rm);
+}
+
 void tr_reencode(struct tr *t, const struct insn *in, const struct tr_subst *s)
 {
 	if (in->encoding == ZYDIS_INSTRUCTION_ENCODING_VEX)
 		reencode_vex(&t->e, in, s);
+	else if (in->encoding == ZYDIS_INSTRUCTION_ENCODING_EVEX)
+		reencode_evex(&t->e, in, s);
 	else if (in->mode == INSN_MODE_32 && in->map == ZYDIS_OPCODE_MAP_DEFAULT && (in->opcode & 0xf0) == 0x40)
 		reencode_inc_dec(&t->e, in, s);
 	else
@@ -275,7 +304,7 @@ static const struct insn_operand *mem_operand(const struct insn *in)
 
 static bool size_handled(unsigned n)
 {
-	return n == 1 || n == 2 || n == 4 || n == 8 || n == 10 || n == 16 || n == 32;
+	return n == 1 || n == 2 || n == 4 || n == 8 || n == 10 || n == 16 || n == 32 || n == BT_MAX_ACCESS;
 }
 
 /* Flags the instruction itself needs must be in the host register when it executes. */
@@ -350,7 +379,7 @@ static bool compute_high8(struct tr *t, const struct insn *in, const struct insn
 }
 
 /* Can something else of the instruction fault before its access does? x87 and MMX: a pending exception. Misaligned vectors are told apart
- * where the access fails. Masked moves access the elements selected only. */
+ * where the access fails. Masked moves access the elements selected only, and so does AVX-512. */
 static bool faults_otherwise(const struct insn *in)
 {
 	for (unsigned i = 0; i < in->nops; i++)
@@ -360,7 +389,7 @@ static bool faults_otherwise(const struct insn *in)
 	case ZYDIS_MNEMONIC_VMASKMOVPS: case ZYDIS_MNEMONIC_VMASKMOVPD: case ZYDIS_MNEMONIC_VPMASKMOVD: case ZYDIS_MNEMONIC_VPMASKMOVQ:
 		return true;
 	default:
-		return in->kind == INSN_X87;
+		return in->kind == INSN_X87 || in->selected;
 	}
 }
 

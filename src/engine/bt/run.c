@@ -54,8 +54,8 @@ static void check_facts(struct bt *bt)
 	struct vcpu *v = bt->v;
 	enum bt_mode mode = mode_of(v);
 	uint8_t *user_mode = &bt->user_mode[v->mmu.cur - v->mmu.ctx];
-	bool fpu_ok = !(v->cr0 & (CR0_TS | CR0_EM)) && (v->cr4 & CR4_OSFXSR) && (v->cr4 & CR4_OSXSAVE) &&
-		      (v->fpu.xcr0 & 7) == 7;
+	bool fpu_ok = !(v->cr0 & (CR0_TS | CR0_EM)) && (v->cr4 & CR4_OSFXSR) && cpu_xcr0_has(v, 7);
+	bool avx512_ok = cpu_xcr0_has(v, VCPU_XCR0_AVX512);
 	bool tsd = v->cr4 & CR4_TSD, fsgsbase = v->cr4 & CR4_FSGSBASE;
 
 	/* Dispatch knows the page, not the mode: the x entries of an address space are for one user mode at a time. */
@@ -63,9 +63,10 @@ static void check_facts(struct bt *bt)
 		mmu_flush_pcid(&v->mmu, v->mmu.cur->pcid);
 		*user_mode = mode;
 	}
-	if (fpu_ok == bt->fpu_ok && tsd == bt->tsd && fsgsbase == bt->fsgsbase)
+	if (fpu_ok == bt->fpu_ok && avx512_ok == bt->avx512_ok && tsd == bt->tsd && fsgsbase == bt->fsgsbase)
 		return;
 	bt->fpu_ok = fpu_ok;
+	bt->avx512_ok = avx512_ok;
 	bt->tsd = tsd;
 	bt->fsgsbase = fsgsbase;
 	bt_flush(bt);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * x87, MMX, SSE and AVX instructions, executed by the host on the guest's live vector registers.
+ * x87, MMX, SSE, AVX and AVX-512 instructions, executed by the host on the guest's live vector registers.
  *
  * The memory operand goes through a bounce buffer: loaded before, stored after the host has executed the re-encoded instruction
  * (hoststub.c). A destination is probed for writing first, so a fault is precise.
@@ -40,7 +40,7 @@ static bool usable_fast(const struct vcpu *v, const struct host_insn *h)
 	if (v->cr0 & (CR0_TS | CR0_EM))
 		return false;
 	if (h->avx)
-		return (v->cr4 & CR4_OSXSAVE) && (v->fpu.xcr0 & 6) == 6 && (v->cr0 & CR0_PE);
+		return cpu_xcr0_has(v, h->avx512 ? VCPU_XCR0_AVX512 | 6 : 6) && (v->cr0 & CR0_PE);
 	return !h->sse || (v->cr4 & CR4_OSFXSR);
 }
 
@@ -49,7 +49,7 @@ static int usable_slow(struct vcpu *v, const struct host_insn *h, const struct i
 	if (in->mnemonic == ZYDIS_MNEMONIC_FWAIT)
 		return cpu_fpu_check(v, FPU_WAIT);
 	if (h->avx)
-		return v->cr0 & CR0_PE ? cpu_fpu_check(v, FPU_AVX) : cpu_ud(v);
+		return v->cr0 & CR0_PE ? cpu_fpu_check(v, h->avx512 ? FPU_AVX512 : FPU_AVX) : cpu_ud(v);
 	if (h->sse && cpu_fpu_check(v, FPU_SSE))
 		return -1;
 	if (h->mmx)
@@ -88,16 +88,16 @@ static inline void mxcsr_set(uint32_t m)
 	asm volatile("ldmxcsr %0" : : "m"(m));
 }
 
-static void state_save(struct interp *ip)
+static void state_save(const struct vcpu *v, struct interp *ip)
 {
 	/* XRSTOR refuses a header that XSAVE did not write whole. */
 	__builtin_memset(ip->save + 512, 0, 64);
-	asm volatile("xsave64 %0" : "+m"(ip->save) : "a"(7), "d"(0));
+	asm volatile("xsave64 %0" : "+m"(ip->save) : "a"((uint32_t)v->fpu.xcr0 | 7), "d"(0));
 }
 
-static void state_restore(const struct interp *ip)
+static void state_restore(const struct vcpu *v, const struct interp *ip)
 {
-	asm volatile("xrstor64 %0" : : "m"(ip->save), "a"(7), "d"(0));
+	asm volatile("xrstor64 %0" : : "m"(ip->save), "a"((uint32_t)v->fpu.xcr0 | 7), "d"(0));
 }
 
 /* Runs the stub with the guest's unmasked exceptions watched. */
@@ -106,7 +106,7 @@ static int run_unmasked(struct vcpu *v, struct interp *ip, const struct host_ins
 	struct host_regs scratch = {.rcx = (uint64_t)(uintptr_t)ip->bounce};
 	uint32_t raised, unmasked;
 
-	state_save(ip);
+	state_save(v, ip);
 	mxcsr_set((mxcsr | MXCSR_MASKS) & ~MXCSR_FLAGS);
 	h->stub(r);
 	raised = mxcsr_get() & MXCSR_FLAGS;
@@ -115,7 +115,7 @@ static int run_unmasked(struct vcpu *v, struct interp *ip, const struct host_ins
 		mxcsr_set(mxcsr | raised);
 		return 0;
 	}
-	state_restore(ip);
+	state_restore(v, ip);
 	/* The switch from x87 to MMX (TOP = 0, all registers valid) stands; reading an MMX register makes it. */
 	if (h->mmx)
 		host_stub_fixed(ip, STUB_MMX_READ)(&scratch);
@@ -141,11 +141,79 @@ static inline int run(struct vcpu *v, struct interp *ip, const struct host_insn 
 
 /* --- operands ---------------------------------------------------------------------------------------------------------- */
 
+uint64_t host_selected_bytes(struct vcpu *v, const struct insn *in)
+{
+	unsigned n = in->selected, total = 0, size = in->element;
+	uint64_t mask, elements = 0, bytes = 0;
+
+	for (unsigned i = 0; i < in->nops; i++)
+		if (in->op[i].kind == OPND_MEM)
+			total = in->op[i].size / size;
+	host_call_fixed(v, STUB_MASK_READ + in->mask, &mask);
+	mask &= ~0ull >> (64 - n);
+	if (in->packed)
+		elements = mask ? ~0ull >> (64 - __builtin_popcountll(mask)) : 0;
+	else
+		for (unsigned i = 0; i < n; i++)
+			elements |= (mask >> i & 1) << i % total;
+	for (unsigned i = 0; i < total; i++)
+		if (elements >> i & 1)
+			bytes |= (~0ull >> (64 - size)) << i * size;
+	return bytes;
+}
+
+/* The bytes selected, in as few pieces as they lie in; all of them can be accessed, or the first that cannot faults. */
+enum piece_access { PIECE_PROBE, PIECE_LOAD, PIECE_STORE };
+
+static int access_pieces(struct vcpu *v, uint64_t bytes, gva_t lin, uint8_t *buf, enum piece_access access)
+{
+	unsigned at = 0;
+
+	while (at < 64 && bytes >> at) {
+		unsigned from = at + (unsigned)__builtin_ctzll(bytes >> at), len = 0;
+		int r;
+
+		while (from + len < 64 && bytes >> (from + len) & 1)
+			len++;
+		if (access == PIECE_LOAD)
+			r = mem_load_buf(v, lin + from, buf + from, len);
+		else if (access == PIECE_STORE)
+			r = mem_store_buf(v, lin + from, buf + from, len);
+		else
+			r = (unlikely(mem_watched(v)) && mem_watch(v, lin + from, len, true)) || cpu_probe_write(v, lin + from, len);
+		if (r)
+			return -1;
+		at = from + len;
+	}
+	return 0;
+}
+
+/* Of the elements that are not selected nothing is checked, neither is alignment if none is. */
+static int open_selected(struct vcpu *v, struct interp *ip, const struct host_insn *h, const struct insn *in, gva_t *lin)
+{
+	uint64_t bytes = host_selected_bytes(v, in);
+	bool write = in->op[h->mem_op].write;
+	unsigned first, end;
+
+	if (!bytes)
+		return 0;
+	first = (unsigned)__builtin_ctzll(bytes);
+	end = 64 - (unsigned)__builtin_clzll(bytes);
+	if (h->align && mem_lin_aligned(v, in, in->op[h->mem_op].size, h->align, write, lin))
+		return -1;
+	if (lin_of(v, in->mem.seg, ea_offset(v, in) + first, end - first, write, lin))
+		return -1;
+	*lin -= first;
+	return access_pieces(v, bytes, *lin, ip->bounce, write ? PIECE_PROBE : PIECE_LOAD);
+}
+
 static int open_memory(struct vcpu *v, struct interp *ip, const struct host_insn *h, const struct insn *in, gva_t *lin)
 {
 	const struct insn_operand *o = &in->op[h->mem_op];
 	bool write = o->write;
 
+	if (in->selected && !in->whole_faults)
+		return open_selected(v, ip, h, in, lin);
 	if (h->align ? mem_lin_aligned(v, in, o->size, h->align, write, lin) : mem_lin(v, in, o->size, write, lin))
 		return -1;
 	if (write) {
@@ -189,7 +257,9 @@ int op_hostexec(struct vcpu *v, const struct insn *in)
 	r.flags = v->rflags;
 	if (unlikely(run(v, ip, h, &r)))
 		return OP_FAULT;
-	if (h->mem_op != NO_OP && in->op[h->mem_op].write)
+	if (in->selected && h->mem_op != NO_OP && in->op[h->mem_op].write)
+		(void)access_pieces(v, host_selected_bytes(v, in), lin, ip->bounce, PIECE_STORE);
+	else if (h->mem_op != NO_OP && in->op[h->mem_op].write)
 		(void)mem_store_buf(v, lin, ip->bounce, in->op[h->mem_op].size);
 	if (h->gpr_op != NO_OP && in->op[h->gpr_op].write)
 		reg_set(v, &in->op[h->gpr_op], in->op[h->gpr_op].size, r.rax);

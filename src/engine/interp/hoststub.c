@@ -14,7 +14,7 @@
  * Invariant (W^X): the pool is a memfd mapped twice, one mapping writable, the other executable, never both. Stubs are append-only;
  * when the pool is full everything is dropped at once and the processor serialised before a byte is executed again.
  *
- * Locking: none; the vCPU's thread. Spec: SDM vol. 2A 2.1-2.3.
+ * Locking: none; the vCPU's thread. Spec: SDM vol. 2A 2.1-2.3, 2.7 (EVEX).
  */
 #include <Zydis/Mnemonic.h>
 #include <Zydis/SharedTypes.h>
@@ -70,11 +70,41 @@ static bool vex_w_ignored(const struct insn *in, const struct insn_operand *gpr)
 {
 	switch (in->mnemonic) {
 	case ZYDIS_MNEMONIC_VCVTSI2SS: case ZYDIS_MNEMONIC_VCVTSI2SD: case ZYDIS_MNEMONIC_VMOVD: case ZYDIS_MNEMONIC_VPINSRD:
-	case ZYDIS_MNEMONIC_VPEXTRD:
+	case ZYDIS_MNEMONIC_VPEXTRD: case ZYDIS_MNEMONIC_VCVTUSI2SS: case ZYDIS_MNEMONIC_VCVTUSI2SD:
 		return true;
 	default:
 		return gpr != NULL;
 	}
+}
+
+/* 62 P0 P1 P2 opcode (SDM vol. 2A 2.7.1): R, X, B, R', V' and vvvv are inverted, and outside 64-bit mode only registers 0-7 exist. */
+static unsigned reencode_evex(const struct insn *in, bool mem, const struct insn_operand *gpr, uint8_t *out)
+{
+	const uint8_t *p = in->bytes + in->modrm_off - 4;
+	bool m64 = in->mode == INSN_MODE_64, in_reg = gpr && gpr_in_reg(in, gpr);
+	uint8_t p0 = p[0], p1 = p[1], p2 = p[2];
+	unsigned n;
+
+	if (!m64) {
+		p0 |= 0xf0;
+		p1 |= 0x40;
+		p2 |= 0x08;
+		if (vex_w_ignored(in, gpr))
+			p1 &= 0x7f;
+	}
+	if (in_reg)
+		p0 |= 0x90;
+	if (mem || (gpr && !in_reg))
+		p0 |= 0x60;
+	out[0] = 0x62;
+	out[1] = p0;
+	out[2] = p1;
+	out[3] = p2;
+	out[4] = in->opcode;
+	n = 5 + put_modrm(in, out + 5, mem, gpr != NULL, in_reg);
+	for (unsigned k = 0; k < in->imm_size; k++)
+		out[n++] = in->bytes[in->imm_off + k];
+	return n;
 }
 
 /* Writes the instruction with replaced operands; returns its length. */
@@ -85,6 +115,8 @@ static unsigned reencode(const struct insn *in, bool mem, const struct insn_oper
 	bool clear_b = mem || (gpr && !in_reg), clear_r = gpr && in_reg;
 	unsigned i = 0, n = 0, end = in->has_modrm ? in->modrm_off : in->len;
 
+	if (in->encoding == ZYDIS_INSTRUCTION_ENCODING_EVEX)
+		return reencode_evex(in, mem, gpr, out);
 	/* A REX that is not the last prefix means nothing, but hides none of the prefixes behind it. */
 	for (; i < end && (legacy_prefix(in->bytes[i]) || stray_rex(in, i)); i++)
 		if (legacy_prefix_kept(in->bytes[i]) && !vex)
@@ -157,6 +189,7 @@ static bool aligned_vex(const struct insn *in)
 	switch (in->mnemonic) {
 	case ZYDIS_MNEMONIC_VMOVAPS: case ZYDIS_MNEMONIC_VMOVAPD: case ZYDIS_MNEMONIC_VMOVDQA: case ZYDIS_MNEMONIC_VMOVNTPS:
 	case ZYDIS_MNEMONIC_VMOVNTPD: case ZYDIS_MNEMONIC_VMOVNTDQ: case ZYDIS_MNEMONIC_VMOVNTDQA:
+	case ZYDIS_MNEMONIC_VMOVDQA32: case ZYDIS_MNEMONIC_VMOVDQA64:
 		return true;
 	default:
 		return false;
@@ -194,7 +227,8 @@ static void classify(struct host_insn *h, const struct insn *in)
 			h->sse = true;
 	}
 	h->x87 = in->kind == INSN_X87 && !h->mmx;
-	h->avx = in->encoding == ZYDIS_INSTRUCTION_ENCODING_VEX;
+	h->avx512 = in->avx512;
+	h->avx = in->encoding == ZYDIS_INSTRUCTION_ENCODING_VEX || in->avx512;
 	h->nowait = no_wait(in);
 	h->align = 0;
 	if (h->mem_op != NO_OP && h->sse) {
@@ -247,6 +281,24 @@ static void emit_stub(uint8_t *at, const uint8_t *code, unsigned len, bool flags
 	PUT(&e, 0xc3);
 }
 
+/* vmovdqu64 [rcx], zmmN; vmovdqu64 zmmN, [rcx]; kmovq [rcx], kN; kmovq kN, [rcx]. */
+static void emit_fixed512(struct interp *ip)
+{
+	for (unsigned r = 0; r < 32; r++) {
+		uint8_t p0 = (uint8_t)(0x61 | (r & 8 ? 0 : 0x80) | (r & 16 ? 0 : 0x10)), modrm = (uint8_t)((r & 7) << 3 | RCX);
+		const uint8_t rd[] = {0x62, p0, 0xfe, 0x48, 0x7f, modrm}, wr[] = {0x62, p0, 0xfe, 0x48, 0x6f, modrm};
+
+		emit_stub(ip->stub_rw + (STUB_ZMM_READ + r) * HOST_STUB_SIZE, rd, sizeof(rd), false, false);
+		emit_stub(ip->stub_rw + (STUB_ZMM_WRITE + r) * HOST_STUB_SIZE, wr, sizeof(wr), false, false);
+		if (r < 8) {
+			const uint8_t krd[] = {0xc4, 0xe1, 0xf8, 0x91, modrm}, kwr[] = {0xc4, 0xe1, 0xf8, 0x90, modrm};
+
+			emit_stub(ip->stub_rw + (STUB_MASK_READ + r) * HOST_STUB_SIZE, krd, sizeof(krd), false, false);
+			emit_stub(ip->stub_rw + (STUB_MASK_WRITE + r) * HOST_STUB_SIZE, kwr, sizeof(kwr), false, false);
+		}
+	}
+}
+
 /* The fixed stubs: vmovdqu [rcx], ymmN; vmovdqu xmmN, [rcx]; vmovdqu ymmN, [rcx]; movq [rcx], mmN. */
 static void emit_fixed(struct interp *ip)
 {
@@ -265,6 +317,7 @@ static void emit_fixed(struct interp *ip)
 			emit_stub(ip->stub_rw + (STUB_MMX_READ + r) * HOST_STUB_SIZE, mm, 3, false, false);
 		}
 	}
+	emit_fixed512(ip);
 	ip->stub_next = STUB_FIXED;
 }
 

@@ -1,23 +1,23 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Vector instructions whose memory operand is not one block: gathers and masked moves, element by element.
+ * Vector instructions whose memory operand is not one block: gathers, scatters and masked moves, element by element.
  *
  * Invariant: only elements whose mask bit is set touch memory (fault suppression). A gather that faults has loaded the elements before,
- * with their mask elements cleared, so that it can be restarted; a masked store is probed whole before its first element is written.
+ * with their mask elements cleared, so that it can be restarted, and so has a scatter stored them; a masked store is probed whole before its first element is written.
  *
- * Spec: SDM vol. 2 VGATHERxx, VPGATHERxx, VMASKMOV, VPMASKMOV, MASKMOVDQU, MASKMOVQ.
+ * Spec: SDM vol. 2 VGATHERxx, VPGATHERxx, VSCATTERxx, VPSCATTERxx, VMASKMOV, VPMASKMOV, MASKMOVDQU, MASKMOVQ.
  */
 #include <Zydis/Mnemonic.h>
 
 #include "engine/interp/operands.h"
 
 union vec {
-	uint8_t b[32];
-	uint32_t d[8];
-	uint64_t q[4];
+	uint8_t b[64];
+	uint32_t d[16];
+	uint64_t q[8];
 };
 
-static void call_fixed(struct vcpu *v, unsigned stub, void *buf)
+void host_call_fixed(struct vcpu *v, unsigned stub, void *buf)
 {
 	struct host_regs r = {.rcx = (uint64_t)(uintptr_t)buf};
 
@@ -25,9 +25,15 @@ static void call_fixed(struct vcpu *v, unsigned stub, void *buf)
 	host_stub_fixed(interp_of(v), stub)(&r);
 }
 
+/* Registers 0-15, as long as they are. */
 static void vec_read(struct vcpu *v, unsigned reg, union vec *x)
 {
-	call_fixed(v, STUB_VEC_READ + reg, x);
+	host_call_fixed(v, (v->fpu.model & VCPU_XCR0_AVX512 ? STUB_ZMM_READ : STUB_VEC_READ) + reg, x);
+}
+
+static void vec_put_back(struct vcpu *v, unsigned reg, union vec *x)
+{
+	host_call_fixed(v, (v->fpu.model & VCPU_XCR0_AVX512 ? STUB_ZMM_WRITE : STUB_VEC_WRITE32) + reg, x);
 }
 
 /* Bits above `size` bytes become zero, as for every VEX instruction. */
@@ -35,7 +41,7 @@ static void vec_write(struct vcpu *v, unsigned reg, unsigned size, const union v
 {
 	union vec copy = *x;
 
-	call_fixed(v, (size == 32 ? STUB_VEC_WRITE32 : STUB_VEC_WRITE16) + reg, &copy);
+	host_call_fixed(v, (size == 32 ? STUB_VEC_WRITE32 : STUB_VEC_WRITE16) + reg, &copy);
 }
 
 static uint64_t element(const union vec *x, unsigned i, unsigned size)
@@ -64,6 +70,12 @@ static uint8_t vex_last(const struct insn *in)
 	while (i < 14 && in->bytes[i] != 0xc4 && in->bytes[i] != 0xc5)
 		i++;
 	return in->bytes[i] == 0xc4 ? in->bytes[i + 2] : in->bytes[i + 1] & 0x7f;
+}
+
+/* EVEX.W: the top bit of the third byte (SDM vol. 2A 2.7.1). */
+static bool evex_w(const struct insn *in)
+{
+	return in->bytes[in->modrm_off - 3] & 0x80;
 }
 
 static uint64_t gather_offset(const struct vcpu *v, const struct insn *in, uint64_t index)
@@ -109,12 +121,97 @@ int op_gather(struct vcpu *v, const struct insn *in)
 		for (unsigned i = n * es; i < 16; i++)
 			d.b[i] = 0;
 		__builtin_memset(&m, 0, sizeof(m));
+		vec_write(v, dst, dsize, &d);
+		vec_write(v, mask, 32, &m);
 	} else {
-		/* Interrupted: elements loaded so far stand; the destination's upper half is not cleared yet. */
-		dsize = 32;
+		/* Interrupted: elements loaded so far stand; what lies above them is not cleared yet. */
+		vec_put_back(v, dst, &d);
+		vec_put_back(v, mask, &m);
 	}
-	vec_write(v, dst, dsize, &d);
-	vec_write(v, mask, 32, &m);
+	return r;
+}
+
+/* AVX-512: elements are selected by an opmask register, whose bits are cleared as they are done. Elements `n` of `es` bytes, indices of `is`. */
+struct vsib512 {
+	unsigned es, is, n;
+	union vec index;
+	uint64_t mask;
+};
+
+static int vsib512_begin(struct vcpu *v, const struct insn *in, struct vsib512 *g)
+{
+	if (host_fpu_ready(v, in))
+		return -1;
+	if (!in->mask)
+		return cpu_ud(v);
+	g->es = evex_w(in) ? 8 : 4;
+	g->is = in->opcode & 1 ? 8 : 4;
+	g->n = in->vl / (g->es > g->is ? g->es : g->is);
+	host_call_fixed(v, STUB_ZMM_READ + in->mem.index, &g->index);
+	host_call_fixed(v, STUB_MASK_READ + in->mask, &g->mask);
+	return 0;
+}
+
+static int vsib512_lin(struct vcpu *v, const struct insn *in, const struct vsib512 *g, unsigned i, bool write, gva_t *lin)
+{
+	return lin_of(v, in->mem.seg, gather_offset(v, in, sign_extend(element(&g->index, i, g->is), g->is)), g->es, write, lin);
+}
+
+int op_gather512(struct vcpu *v, const struct insn *in)
+{
+	unsigned dst = in->op[0].reg;
+	struct vsib512 g;
+	union vec d;
+	uint64_t val;
+	gva_t lin;
+	int r = OP_NEXT;
+
+	if (vsib512_begin(v, in, &g))
+		return OP_FAULT;
+	if (dst == in->mem.index)
+		return cpu_ud(v);
+	host_call_fixed(v, STUB_ZMM_READ + dst, &d);
+	for (unsigned i = 0; i < g.n; i++) {
+		if (g.mask >> i & 1) {
+			if (vsib512_lin(v, in, &g, i, false, &lin) || lin_load(v, lin, g.es, &val)) {
+				r = OP_FAULT;
+				break;
+			}
+			set_element(&d, i, g.es, val);
+		}
+		g.mask &= ~BIT(i);
+	}
+	if (r == OP_NEXT) {
+		for (unsigned i = g.n * g.es; i < sizeof(d.b); i++)
+			d.b[i] = 0;
+		g.mask = 0;
+	}
+	host_call_fixed(v, STUB_ZMM_WRITE + dst, &d);
+	host_call_fixed(v, STUB_MASK_WRITE + in->mask, &g.mask);
+	return r;
+}
+
+/* From the lowest element on, so that of two to one address the higher stays. */
+int op_scatter(struct vcpu *v, const struct insn *in)
+{
+	struct vsib512 g;
+	union vec s;
+	gva_t lin;
+	int r = OP_NEXT;
+
+	if (vsib512_begin(v, in, &g))
+		return OP_FAULT;
+	host_call_fixed(v, STUB_ZMM_READ + in->op[1].reg, &s);
+	for (unsigned i = 0; i < g.n && r == OP_NEXT; i++) {
+		if ((g.mask >> i & 1) &&
+		    (vsib512_lin(v, in, &g, i, true, &lin) || lin_store(v, lin, g.es, element(&s, i, g.es))))
+			r = OP_FAULT;
+		else
+			g.mask &= ~BIT(i);
+	}
+	if (r == OP_NEXT)
+		g.mask = 0;
+	host_call_fixed(v, STUB_MASK_WRITE + in->mask, &g.mask);
 	return r;
 }
 
@@ -187,8 +284,8 @@ int op_maskmov(struct vcpu *v, const struct insn *in)
 		first = 1;
 	if (host_fpu_ready(v, in))
 		return OP_FAULT;
-	call_fixed(v, stub + in->op[first].reg, &x);
-	call_fixed(v, stub + in->op[first + 1].reg, &m);
+	host_call_fixed(v, stub + in->op[first].reg, &x);
+	host_call_fixed(v, stub + in->op[first + 1].reg, &m);
 	for (unsigned i = 0; i < n; i++)
 		select |= (uint32_t)(m.b[i] >> 7) << i;
 	return store_selected(v, in->mem.seg, v->gpr[RDI] & size_mask(in->addrsize), &x, select, 1, n);

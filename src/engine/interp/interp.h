@@ -55,7 +55,7 @@ struct host_insn {
 	uint64_t lo, hi;       /* key: the guest's bytes, and the mode */
 	uint8_t mode;
 	bool valid;
-	bool x87, mmx, sse, avx;
+	bool x87, mmx, sse, avx, avx512;
 	bool nowait;           /* x87 control instruction that ignores pending exceptions */
 	bool sets_rcx;         /* pcmp?stri */
 	bool mxcsr;            /* loads or stores MXCSR */
@@ -67,12 +67,16 @@ struct host_insn {
 #define HOST_INSNS 4096
 #define HOST_STUB_SIZE 64
 #define HOST_STUB_BYTES (HOST_STUB_SIZE * HOST_INSNS * 2)
-/* Fixed stubs at the start of the pool: vector register moves for element-wise instructions. */
-enum { STUB_VEC_READ = 0, STUB_VEC_WRITE16 = 16, STUB_VEC_WRITE32 = 32, STUB_MMX_READ = 48, STUB_FIXED = 56 };
+/* Fixed stubs at the start of the pool: register moves for element-wise instructions. Of vector registers 0-15 all that AVX has of them
+ * is read; ZMM: all of 0-31. */
+enum {
+	STUB_VEC_READ = 0, STUB_VEC_WRITE16 = 16, STUB_VEC_WRITE32 = 32, STUB_MMX_READ = 48, STUB_ZMM_READ = 56, STUB_ZMM_WRITE = 88,
+	STUB_MASK_READ = 120, STUB_MASK_WRITE = 128, STUB_FIXED = 136,
+};
 
 struct interp {
 	uint8_t bounce[64] __attribute__((aligned(64)));
-	uint8_t save[1024] __attribute__((aligned(64)));   /* vector state around an instruction with unmasked exceptions */
+	uint8_t save[VCPU_XSAVE_MAX] __attribute__((aligned(64)));   /* vector state around an instruction with unmasked exceptions */
 	struct icache_entry *icache;
 	struct fetch_page page[FETCH_PAGES];
 	struct icache_entry scratch;                       /* for code that cannot be cached */
@@ -107,9 +111,15 @@ static inline host_stub host_stub_fixed(const struct interp *ip, unsigned n)
 int op_hostexec(struct vcpu *v, const struct insn *in);
 int op_x87_env(struct vcpu *v, const struct insn *in);
 int op_gather(struct vcpu *v, const struct insn *in);
+int op_gather512(struct vcpu *v, const struct insn *in);
+int op_scatter(struct vcpu *v, const struct insn *in);
 int op_vmaskmov(struct vcpu *v, const struct insn *in);
 int op_maskmov(struct vcpu *v, const struct insn *in);
 int host_fpu_ready(struct vcpu *v, const struct insn *in);
 bool host_x87_pending(void);
+/* Runs a fixed stub with `buf` as its memory operand. Vector state is live afterwards. */
+void host_call_fixed(struct vcpu *v, unsigned stub, void *buf);
+/* Which bytes of its memory operand an instruction with in->selected accesses, bit 0 = the first; the opmask register is read. */
+uint64_t host_selected_bytes(struct vcpu *v, const struct insn *in);
 
 #endif

@@ -107,6 +107,8 @@ static interp_fn resolve_mov(const struct insn *in)
 /* Vector and x87 instructions that the host cannot execute as they are. */
 static interp_fn resolve_host(const struct insn *in)
 {
+	if (in->has_vsib && in->avx512)
+		return in->op[0].kind == OPND_MEM ? op_scatter : op_gather512;
 	if (in->has_vsib)
 		return op_gather;
 	switch (in->mnemonic) {

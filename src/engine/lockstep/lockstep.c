@@ -26,8 +26,7 @@
 #define ARCH_TO offsetof(struct vcpu, fpu)
 #define FPU_COMPARED_FROM 24  /* MXCSR, ST0-7, XMM; the pointers before it are host addresses */
 #define FPU_LEGACY_TO 416
-#define FPU_YMM_FROM 576
-#define FPU_YMM_TO 832
+#define FPU_EXTENDED 576      /* YMM and what AVX-512 adds, as far as the host has it */
 
 struct state {
 	uint8_t arch[ARCH_TO - ARCH_FROM];
@@ -37,7 +36,7 @@ struct state {
 struct lockstep {
 	struct vcpu_journal journal;
 	struct state before, interp;
-	uint8_t stored[64][32];  /* what the interpreter left where journal.e[] points */
+	uint8_t stored[VCPU_JOURNAL_STORES][32];  /* what the interpreter left where journal.e[] points */
 	uint64_t compared, skipped;
 };
 
@@ -152,7 +151,7 @@ static bool fpu_agrees(const uint8_t *a, const uint8_t *b)
 {
 	return !memcmp(a, b, 6) && !memcmp(a + FPU_COMPARED_FROM, b + FPU_COMPARED_FROM, 4) &&
 	       !memcmp(a + 32, b + 32, FPU_LEGACY_TO - 32) &&
-	       !memcmp(a + FPU_YMM_FROM, b + FPU_YMM_FROM, FPU_YMM_TO - FPU_YMM_FROM);
+	       !memcmp(a + FPU_EXTENDED, b + FPU_EXTENDED, VCPU_XSAVE_MAX - FPU_EXTENDED);
 }
 
 static bool agrees(struct vcpu *v, const struct lockstep *ls, uint16_t undefined, bool exception, char what[64])

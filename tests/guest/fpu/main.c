@@ -9,7 +9,7 @@
 
 static u8 area[4096] __attribute__((aligned(64)));
 static u8 area2[4096] __attribute__((aligned(64)));
-static bool has_xsave, has_avx;
+static bool has_xsave, has_avx, has_avx512;
 
 static u64 xgetbv(u32 i)
 {
@@ -136,6 +136,96 @@ static void test_xcr0(void)
 		CHECK_EQ(o[0], 256);
 		CHECK_EQ(o[1], 576);
 	}
+	cpuid(0xd, 0, o);
+	has_avx512 = (o[0] & 0xe0) == 0xe0 && cpu_has(7, 1, 16);
+	CHECK_EQ(xsetbv_safe(0, 0x27), GP);                   /* the three of AVX-512 together, and with AVX */
+	CHECK_EQ(xsetbv_safe(0, 0xe3), GP);
+	if (has_avx512) {
+		TRYV("vpxord %%zmm17, %%zmm17, %%zmm17", "a"(0));
+		EXPECT_FAULT(UD, 0);
+		TRYV("kxorw %%k1, %%k1, %%k1", "a"(0));
+		EXPECT_FAULT(UD, 0);
+		CHECK_EQ(xsetbv_safe(0, 0xe7), VEC_NONE);
+		CHECK_EQ(xgetbv(0), 0xe7);
+		cpuid(0xd, 0, o);
+		CHECK_EQ(o[1], o[2]);
+		TRYV("vpxord %%zmm17, %%zmm17, %%zmm17; kxorw %%k1, %%k1, %%k1", "a"(0));
+		EXPECT_NONE();
+	}
+}
+
+/* Elements that are not selected do not fault; what faults is precise; images carry the registers. */
+static void test_avx512(void)
+{
+	static u32 idx[16] = { 0, 1, 2, 1024, 3 }, out[16];
+	u8 *page = page_alloc(), *end;
+	u64 k, off;
+	u32 o[4];
+
+	if (!has_avx512)
+		return;
+	for (unsigned i = 0; i < 4096; i++)
+		page[i] = (u8)(i * 7 + 1);
+	map_page(TEST_VA + 0x200000, (u64)page, PTE_P | PTE_W);
+	end = (u8 *)TEST_VA + 0x200000 + 4096;
+	asm volatile("kmovq %0, %%k1" : : "r"(0xffull));
+	TRYV("vmovdqu8 (%0), %%zmm16%{%%k1%}%{z%}", "r"(end - 8));
+	EXPECT_NONE();
+	asm volatile("vmovdqu32 %%zmm16, %0" : "=m"(out));
+	CHECK(!memcmp(out, page + 4096 - 8, 8));
+	CHECK_EQ(out[2] | out[15], 0);
+	TRYV("vmovdqu8 (%0), %%zmm16%{%%k1%}%{z%}", "r"(end - 7));
+	EXPECT_FAULT(PF, 0);
+	CHECK_EQ(exc.cr2, (u64)end);
+	TRYV("vmovdqu8 %%zmm16, (%0)%{%%k1%}", "r"(end - 8));
+	EXPECT_NONE();
+	TRYV("vmovdqu8 %%zmm16, (%0)%{%%k1%}", "r"(end - 7));
+	EXPECT_FAULT(PF, PF_W);
+	CHECK_EQ(page[4096 - 7], (u8)(4089 * 7 + 1));         /* nothing was written */
+	/* the lowest three elements of 16, side by side at the end of the page */
+	asm volatile("vpternlogd $255, %%zmm17, %%zmm17, %%zmm17; kmovq %0, %%k2" : : "r"(0x8421ull));
+	TRYV("vpcompressd %%zmm17, (%0)%{%%k2%}", "r"(end - 16));
+	EXPECT_NONE();
+	CHECK_EQ(*(u64 *)(page + 4088), ~0ull);
+	/* a scatter that faults has stored what comes before, and says so in the mask */
+	memset(page, 0, 64);
+	asm volatile("vmovdqu32 %0, %%zmm18; kmovq %1, %%k3" : : "m"(idx), "r"(0x1full));
+	TRYV("vpscatterdd %%zmm17, (%0,%%zmm18,4)%{%%k3%}", "r"(end - 4096));
+	EXPECT_FAULT(PF, PF_W);
+	CHECK_EQ(exc.cr2, (u64)end);
+	asm volatile("kmovq %%k3, %0" : "=r"(k));
+	CHECK_EQ(k, 0x18);
+	CHECK_EQ(*(u32 *)(page + 8), ~0u);
+	CHECK_EQ(*(u32 *)(page + 12), 0);
+	/* and a gather likewise */
+	asm volatile("kmovq %0, %%k3; vpxord %%zmm19, %%zmm19, %%zmm19" : : "r"(0x1full));
+	TRYV("vpgatherdd (%0,%%zmm18,4), %%zmm19%{%%k3%}", "r"(end - 4096));
+	EXPECT_FAULT(PF, 0);
+	asm volatile("kmovq %%k3, %0; vmovdqu32 %%zmm19, %1" : "=r"(k), "=m"(out));
+	CHECK_EQ(k, 0x18);
+	CHECK_EQ(out[2], ~0u);
+	CHECK_EQ(out[3], 0);
+	/* aligned forms */
+	TRYV("vmovdqa64 (%0), %%zmm20", "r"(end - 4096 + 32));
+	EXPECT_FAULT(GP, 0);
+	TRYV("vmovdqa64 (%0), %%zmm20", "r"(end - 4096 + 64));
+	EXPECT_NONE();
+	/* images */
+	memset(area, 0, sizeof(area));
+	asm volatile("kmovq %0, %%k4" : : "r"(0x123456789abcdef0ull));
+	XSAVE("xsavec64", area, 0xe7);
+	CHECK_EQ(*(u64 *)(area + 520), BIT(63) | 0xe7);
+	cpuid(0xd, 5, o);
+	XSAVE("xsave64", area2, 0xe7);
+	CHECK_EQ(*(u64 *)(area2 + o[1] + 4 * 8), 0x123456789abcdef0ull);
+	cpuid(0xd, 7, o);
+	off = o[1];
+	CHECK_EQ(*(u64 *)(area2 + off + 64), ~0ull);          /* ZMM17 */
+	asm volatile("kxorq %k4, %k4, %k4; vpxord %zmm17, %zmm17, %zmm17");
+	XSAVE("xrstor64", area, 0xe7);
+	asm volatile("kmovq %%k4, %0; vmovdqu32 %%zmm17, %1" : "=r"(k), "=m"(out));
+	CHECK_EQ(k, 0x123456789abcdef0ull);
+	CHECK_EQ(out[15], ~0u);
 }
 
 SNIP(s_xsetbv, "xsetbv");
@@ -375,6 +465,8 @@ static void test_live(void)
 	load_pattern();
 	if (has_avx)
 		asm volatile("vpcmpeqd %ymm7, %ymm7, %ymm7");
+	if (has_avx512)
+		asm volatile("vpternlogd $255, %zmm30, %zmm30, %zmm30; vpternlogd $255, %zmm7, %zmm7, %zmm7; kxnorq %k6, %k6, %k6");
 	apic_enable(0xff);
 	irq_handler[0x50] = on_irq;
 	apic_write(APIC_LVTT, 0x20050);
@@ -394,6 +486,14 @@ static void test_live(void)
 	CHECK_EQ(x[0], 0x1122334455667788ull);
 	CHECK_EQ(x[1], 0x99aabbccddeeff00ull);
 	CHECK_EQ(st[0], 0xc90fdaa22168c235ull);
+	if (has_avx512) {
+		u64 z[8], k;
+
+		asm volatile("vmovdqu64 %%zmm30, %0; kmovq %%k6, %1" : "=m"(z), "=r"(k));
+		CHECK_EQ(z[0] & z[7] & k, ~0ull);
+		asm volatile("vmovdqu64 %%zmm7, %0" : "=m"(z));
+		CHECK_EQ(z[7], ~0ull);
+	}
 	if (has_avx) {
 		asm volatile("vextracti128 $1, %%ymm7, %%xmm6; movdqu %%xmm6, %0" : "=m"(x));
 		CHECK_EQ(x[0] & x[1], ~0ull);
@@ -413,6 +513,7 @@ int main(void)
 	if (has_xsave) {
 		test_xcr0();
 		test_xsave();
+		test_avx512();
 	}
 	test_ts();
 	test_mxcsr();

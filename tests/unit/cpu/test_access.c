@@ -298,7 +298,7 @@ static void journal(void **state)
 	assert_int_equal(cpu_load_buf(v, LOW + 4096, after, 4096), 0);
 	assert_memory_equal(before + 4096, after, 4096);
 	v->journal = &j;
-	for (unsigned i = 0; i < 70; i++)
+	for (unsigned i = 0; i < nitems(j.e) + 6; i++)
 		assert_int_equal(cpu_store(v, LOW, 1, 0), 0);
 	assert_true(j.overflow);
 	assert_int_equal(j.n, nitems(j.e));

@@ -88,6 +88,7 @@ static void xsave_components(void **state)
 	struct vcpu *v = b->v;
 
 	ready(b);
+	put64(b, GPA_AREA + 512, 0);
 	assert_int_equal(cpu_xsave_op(v, XOP_XSAVE, AREA, ~0ull, true), 0);
 	assert_memory_equal(image(b) + 32, v->fpu.area + 32, 384);
 	assert_memory_equal(image(b) + 576, v->fpu.area + 576, 256);
@@ -95,7 +96,7 @@ static void xsave_components(void **state)
 	assert_int_equal(image(b)[520], 0xcc);                 /* XSAVE leaves XCOMP_BV */
 	/* Only AVX: MXCSR goes along, x87 and SSE stay; XSTATE_BV keeps the other bits. */
 	memset(mem_frame(b->fx.m, FX_DATA >> 12, true), 0xcc, 4096);
-	put64(b, GPA_AREA + 512, 0xf0);
+	put64(b, GPA_AREA + 512, 0xf0);                        /* bits that are not asked for stay, whatever they are */
 	assert_int_equal(cpu_xsave_op(v, XOP_XSAVE, AREA, 4, true), 0);
 	assert_int_equal(image(b)[0], 0xcc);
 	assert_int_equal(image(b)[160], 0xcc);
@@ -105,6 +106,7 @@ static void xsave_components(void **state)
 	memset(mem_frame(b->fx.m, FX_DATA >> 12, true), 0xcc, 4096);
 	v->fpu.area[512] = 3;
 	memset(v->fpu.area + 576, 0, 256);
+	put64(b, GPA_AREA + 512, 0);
 	assert_int_equal(cpu_xsave_op(v, XOP_XSAVEOPT, AREA, 7, true), 0);
 	assert_int_equal(image(b)[576], 0xcc);
 	assert_int_equal(get64(b, GPA_AREA + 512), 3);
@@ -131,6 +133,7 @@ static void xrstor_headers(void **state)
 	struct vcpu *v = b->v;
 
 	ready(b);
+	put64(b, GPA_AREA + 512, 0);
 	assert_int_equal(cpu_xsave_op(v, XOP_XSAVE, AREA, 7, true), 0);
 	for (unsigned i = 0; i < nitems(rows); i++) {
 		put64(b, GPA_AREA + 512, rows[i].bv);
@@ -221,6 +224,92 @@ static void xrstor_live(void **state)
 	}
 }
 
+/* The components of AVX-512: rules of XCR0, both forms of the image, live and parked, and what 32-bit code leaves alone. */
+static void avx512_xcr0(void **state)
+{
+	static const uint64_t bad[] = { 0xe1, 0xe3, 0xe5, 0x27, 0x47, 0x87, 0x67, 0xc7, 0xa7, 0xe6, 0x1e7, 0xf, 0xe7 | BIT(9) };
+	struct bed *b = *state;
+	struct vcpu *v = b->v;
+
+	ready(b);
+	for (unsigned i = 0; i < nitems(bad); i++)
+		expect_fault(cpu_xsetbv(v, 0, bad[i]), v, VEC_GP, 0);
+	if (!(v->fpu.model & VCPU_XCR0_AVX512)) {
+		expect_fault(cpu_xsetbv(v, 0, 0xe7), v, VEC_GP, 0);
+		return;
+	}
+	expect_fault(cpu_fpu_check(v, FPU_AVX512), v, VEC_UD, 0);
+	assert_int_equal(cpu_xsetbv(v, 0, 0xe7), 0);
+	assert_int_equal(cpu_fpu_check(v, FPU_AVX512), 0);
+	/* What the host left in those registers while they were not the guest's does not come to light. */
+	assert_int_equal(cpu_xsetbv(v, 0, 7), 0);
+	vcpu_fpu_load(v);
+	__asm__ volatile("vpternlogd $255, %%zmm17, %%zmm17, %%zmm17; kxnorq %%k3, %%k3, %%k3" : : : "memory");
+	assert_int_equal(cpu_xsetbv(v, 0, 0xe7), 0);
+	vcpu_fpu_load(v);
+	vcpu_fpu_park(v);
+	for (unsigned i = 0; i < 1024; i++)
+		assert_int_equal(v->fpu.area[v->fpu.offset[VCPU_XS_HI16_ZMM] + i], 0);
+	assert_int_equal(v->fpu.area[v->fpu.offset[VCPU_XS_OPMASK] + 24], 0);
+}
+
+static void avx512_images(void **state)
+{
+	struct bed *b = *state;
+	struct vcpu *v = b->v;
+	uint8_t *k, *hi, *hi16, want[VCPU_XSAVE_MAX];
+
+	ready(b);
+	if (!(v->fpu.model & VCPU_XCR0_AVX512))
+		skip();
+	assert_int_equal(cpu_xsetbv(v, 0, 0xe7), 0);
+	k = v->fpu.area + v->fpu.offset[VCPU_XS_OPMASK];
+	hi = v->fpu.area + v->fpu.offset[VCPU_XS_ZMM_HI256];
+	hi16 = v->fpu.area + v->fpu.offset[VCPU_XS_HI16_ZMM];
+	memset(k, 0x51, 64);
+	memset(hi, 0x52, 512);
+	memset(hi16, 0x53, 1024);
+	v->fpu.area[512] = 0xa7;                               /* ZMM_Hi256 in its initial state */
+	memset(hi, 0, 512);
+	memcpy(want, v->fpu.area, sizeof(want));
+	for (unsigned live = 0; live < 2; live++) {
+		memset(mem_frame(b->fx.m, FX_DATA >> 12, true), 0, 4096);
+		if (live)
+			vcpu_fpu_load(v);
+		assert_int_equal(cpu_xsave_op(v, XOP_XSAVEC, AREA, ~0ull, true), 0);
+		assert_int_equal(get64(b, GPA_AREA + 512), 0xa7);
+		assert_int_equal(get64(b, GPA_AREA + 520), BIT(63) | 0xe7);
+		assert_int_equal(image(b)[832], 0x51);
+		assert_int_equal(image(b)[832 + 64], 0);
+		assert_int_equal(image(b)[832 + 64 + 512], 0x53);
+		/* Only Hi16_ZMM, in an image without the others: right behind the header. */
+		memset(mem_frame(b->fx.m, FX_DATA >> 12, true), 0, 4096);
+		assert_int_equal(cpu_xsave_op(v, XOP_XSAVEC, AREA, 0x80, true), 0);
+		assert_int_equal(get64(b, GPA_AREA + 520), BIT(63) | 0x80);
+		assert_int_equal(image(b)[576], 0x53);
+		assert_int_equal(image(b)[576 + 1023], 0x53);
+		assert_int_equal(image(b)[576 + 1024], 0);
+		fx_put(&b->fx, GPA_AREA + 576 + 64, 4, 0x12345678); /* ZMM17 */
+		assert_int_equal(cpu_xsave_op(v, XOP_XRSTOR, AREA, ~0ull, true), 0);
+		vcpu_fpu_park(v);
+		assert_int_equal(v->fpu.area[512] & 0xe0, 0x80);     /* the others have become initial */
+		assert_int_equal(k[0] | hi[0], 0);
+		assert_int_equal(hi16[64] | hi16[65] << 8, 0x5678);
+		assert_int_equal(hi16[63], 0x53);
+		memcpy(v->fpu.area, want, sizeof(want));
+	}
+	/* Outside 64-bit mode: masks, and half of ZMM_Hi256; ZMM16-31 stay, in use. */
+	memset(hi, 0x52, 512);
+	v->fpu.area[512] = 0xe7;
+	memset(mem_frame(b->fx.m, FX_DATA >> 12, true), 0, 4096);
+	v->mode = INSN_MODE_32;
+	assert_int_equal(cpu_xsave_op(v, XOP_XRSTOR, AREA, ~0ull, false), 0);
+	assert_int_equal(k[0] | hi[0] | hi[255], 0);
+	assert_int_equal(hi[256], 0x52);
+	assert_int_equal(hi16[0], 0x53);
+	assert_int_equal(v->fpu.area[512] & 0xe0, 0xc0);
+}
+
 static void availability(void **state)
 {
 	struct bed *b = *state;
@@ -228,7 +317,9 @@ static void availability(void **state)
 
 	ready(b);
 	for (unsigned c = FPU_X87; c <= FPU_XSAVE; c++)
-		assert_int_equal(cpu_fpu_check(v, c), 0);
+		if (c != FPU_AVX512)
+			assert_int_equal(cpu_fpu_check(v, c), 0);
+	v->fpu.xcr0 = v->fpu.model | VCPU_XCR0_AVX512;
 	v->cr0 |= CR0_TS;
 	for (unsigned c = FPU_X87; c <= FPU_XSAVE; c++) {
 		if (c == FPU_WAIT)
@@ -244,6 +335,8 @@ static void availability(void **state)
 	expect_fault(cpu_fpu_check(v, FPU_SSE), v, VEC_UD, 0);
 	assert_int_equal(cpu_fpu_check(v, FPU_AVX), 0);
 	v->cr0 &= ~CR0_EM;
+	v->fpu.xcr0 = 7;
+	expect_fault(cpu_fpu_check(v, FPU_AVX512), v, VEC_UD, 0);
 	v->fpu.xcr0 = 3;
 	expect_fault(cpu_fpu_check(v, FPU_AVX), v, VEC_UD, 0);
 	v->cr4 &= ~(CR4_OSXSAVE | CR4_OSFXSR);
@@ -255,7 +348,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		bed_test(park_and_load), bed_test(fxsave_fxrstor), bed_test(xsave_components), bed_test(xrstor_headers),
-		bed_test(xrstor_values), bed_test(xrstor_live), bed_test(availability),
+		bed_test(xrstor_values), bed_test(xrstor_live), bed_test(avx512_xcr0), bed_test(avx512_images), bed_test(availability),
 	};
 
 	return cmocka_run_group_tests_name("cpu/fpu", tests, NULL, NULL);

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* cpu/msr.c, cpu/cpuid.c, cpu/pvclock.c. */
 #include "fixture.h"
+#include "x86/insn.h"
 
 static void fields(void **state)
 {
@@ -122,16 +123,27 @@ static void cpuid_model(void **state)
 	assert_true(r[2] & BIT(27));
 	cpu_cpuid(v, 7, 0, r);
 	assert_true(r[1] & BIT(7));                                  /* SMEP */
-	assert_false(r[1] & (BIT(16) | BIT(20) | BIT(11) | BIT(4) | BIT(14)));   /* AVX512F SMAP RTM HLE MPX */
+	assert_false(r[1] & (BIT(20) | BIT(11) | BIT(4) | BIT(14)));   /* SMAP RTM HLE MPX */
+	assert_int_equal(!!(r[1] & BIT(16)), insn_avx512());
 	assert_false(r[2] & (BIT(3) | BIT(16)));                     /* PKU, LA57 */
 	cpu_cpuid(v, 7, 1, r);
 	assert_int_equal(r[0] | r[1] | r[2] | r[3], 0);
 	cpu_cpuid(v, 0xd, 0, r);
-	assert_int_equal(r[0], 7);
+	assert_int_equal(r[0], insn_avx512() ? 0xe7 : 7);
 	assert_int_equal(r[1], 576);
 	v->fpu.xcr0 = 7;
 	cpu_cpuid(v, 0xd, 0, r);
 	assert_int_equal(r[1], 832);
+	if (insn_avx512()) {
+		v->fpu.xcr0 = 0xe7;
+		cpu_cpuid(v, 0xd, 0, r);
+		assert_int_equal(r[1], r[2]);
+		assert_true(r[2] >= 832 + 64 + 512 + 1024 && r[2] <= VCPU_XSAVE_MAX);
+		cpu_cpuid(v, 0xd, 1, r);
+		assert_int_equal(r[1], 832 + 64 + 512 + 1024);       /* compacted */
+		cpu_cpuid(v, 0xd, 6, r);
+		assert_int_equal(r[0], 512);
+	}
 	cpu_cpuid(v, 0xd, 1, r);
 	assert_false(r[0] & 8);                                      /* XSAVES */
 	cpu_cpuid(v, 0xb, 5, r);
