@@ -219,6 +219,12 @@ static uint64_t place(struct rng *r, unsigned size)
 	}
 }
 
+/* MOV between the accumulator and an absolute address, which is the instruction's last eight bytes, or four. */
+static bool is_absolute(const struct insn *in)
+{
+	return in->mnemonic == M(MOV) && in->map == ZYDIS_OPCODE_MAP_DEFAULT && in->opcode >= 0xa0 && in->opcode <= 0xa3;
+}
+
 /* Makes the memory operand's address `want`; false if its registers cannot express it. */
 static bool aim(struct rng *r, struct test *t, uint64_t want)
 {
@@ -228,6 +234,10 @@ static bool aim(struct rng *r, struct test *t, uint64_t want)
 	/* Truncated to 32 bits, any other address could be one where this process has something: the translator's code cache. */
 	if (in->addrsize == 4 && want >> 32)
 		return false;
+	if (is_absolute(in)) {
+		memcpy(t->code + in->len - in->addrsize, &want, in->addrsize);
+		return insn_decode(in, INSN_MODE_64, t->code, 15) == 0;
+	}
 	if (in->has_vsib) {
 		if (in->mem.base == INSN_NO_REG)
 			return false;
@@ -418,7 +428,7 @@ bool gen_test(struct rng *r, const struct form *f, struct test *t)
 		if (t->in.op[i].kind == OPND_MEM)
 			mem = true;
 	implicit(r, t);
-	if (mem && t->in.has_modrm) {
+	if (mem && (t->in.has_modrm || is_absolute(&t->in))) {
 		want = place(r, t->in.op[0].kind == OPND_MEM ? t->in.op[0].size : t->in.op[1].size);
 		if (t->in.mnemonic == M(CMPXCHG16B) && pick(r, 4))
 			want &= ~15ull;
