@@ -38,9 +38,9 @@ $(GUEST)/initramfs.cpio.gz: guest/list.sh guest/init $(GUEST)/newc $(GUEST)/busy
 	@echo "  CPIO    $@"
 	$(Q)guest/list.sh $(GUEST)/busybox | $(GUEST)/newc | gzip -9n > $@
 
-# `make run ARGS="--memory 1G"` passes more options on; they come last, so they win.
+# `make run ARGS="--memory 1G"` passes more options on; they come last, so they win. Status 8 is the user's own Ctrl-A x.
 run: $(BUILD)/.deps-run all $(GUEST_FILES)
-	$(Q)$(BUILD)/doppel run --kernel $(GUEST)/vmlinuz --initrd $(GUEST)/initramfs.cpio.gz --append "console=ttyS0" $(ARGS)
+	$(Q)$(BUILD)/doppel run --kernel $(GUEST)/vmlinuz --initrd $(GUEST)/initramfs.cpio.gz --append "console=ttyS0" $(ARGS) || [ $$? = 8 ]
 
 .PHONY: guest run
 
