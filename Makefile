@@ -23,6 +23,7 @@ LIBS := -lZydis -lseccomp -luring -lz -lzstd -lext2fs -lcom_err
 
 # Code that runs while the guest's vector state is live in the host registers: see docs/design/cpu.md.
 NOFPU_DIRS := src/cpu src/mem src/engine src/engine/interp src/engine/bt src/engine/lockstep
+NOFPU_FILES := src/x86/form.c
 NOFPU := -mgeneral-regs-only -minline-all-stringops -fno-stack-protector -fno-tree-vectorize
 
 LIB_DIRS := base x86 proto host host/block host/net fs mem io cpu engine engine/interp engine/bt engine/lockstep gdb dev dev/platform dev/virtio vm vm/boot
@@ -58,7 +59,7 @@ $(BUILD)/doppel-fs: $(FS_OBJ) $(BUILD)/libdoppel.a
 	@echo "  LINK    $@"
 	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(LIBS)
 
-nofpu = $(if $(filter $(patsubst %/,%,$(dir $<)),$(NOFPU_DIRS)),$(NOFPU))
+nofpu = $(if $(filter $(patsubst %/,%,$(dir $<)),$(NOFPU_DIRS))$(filter $<,$(NOFPU_FILES)),$(NOFPU))
 $(BUILD)/obj/%.c.o: src/%.c
 	@mkdir -p $(@D)
 	@echo "  CC      $<"

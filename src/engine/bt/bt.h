@@ -16,6 +16,7 @@
 #include "engine/bt/emit.h"
 #include "engine/bt/layout.h"
 #include "engine/engine.h"
+#include "x86/form.h"
 #include "x86/insn.h"
 
 /* What a translation is specialised on: supervisor or user 64-bit code, user 32-bit code (compatibility mode, flat segments). */
@@ -115,16 +116,16 @@ struct bt_link {
 	bool plain;           /* to a translation without spans */
 };
 
-/* An instruction that has been decoded before (decode.c), found by where it was. What the look ahead needs is in the first cache line. */
-#define BT_DECODED 1024
+/* What instructions of one form (x86/form.h) are, found by that and the mode, as long as the facts of classify.c stand, whose change is a
+ * flush. */
+#define BT_DECODED_BITS 14
+#define BT_DECODED (1u << BT_DECODED_BITS)
 struct bt_decoded {
-	uint8_t bytes[INSN_MAX_LEN], len;
-	uint32_t generation;   /* of the cache when it was classified */
+	uint64_t key;          /* the form's, the mode in its upper bits; 0 = empty */
 	uint16_t used, killed; /* arithmetic flags */
-	uint8_t mode, cls;     /* enum bt_mode, enum tr_class */
+	uint8_t cls;           /* enum tr_class */
 	bool ends;             /* nothing behind it belongs to its block */
-	bool valid;
-	struct insn in;
+	struct insn in;        /* the first that was met: others have other displacements and immediates */
 } __attribute__((aligned(64)));
 
 /* Where an indirect branch to rip goes (jump.c). Read by translated code, found by bits 1..13 of rip. */

@@ -122,6 +122,13 @@ int bt_cache_create(struct bt *bt)
 	return 0;
 }
 
+/* What forms are, according to the facts that have stood until now. */
+static void forget_decoded(struct bt *bt)
+{
+	for (unsigned i = 0; i < BT_DECODED; i++)
+		bt->decoded[i].key = 0;
+}
+
 static void unmap(void *p, size_t n)
 {
 	if (p && p != MAP_FAILED)
@@ -164,12 +171,13 @@ struct emit bt_emit_cold(struct bt *bt)
 /* What lies behind `used` is about to be written: has the host provide it, AHEAD bytes at a time. *ready: up to where it has; the rest of
  * a part that was left before its end counts as provided. Returns how many bytes before *ready it has been asked for. */
 #define AHEAD (256u << 10)
-static size_t ahead(void *base, size_t *ready, size_t used, size_t size)
+static size_t ahead(struct bt *bt, void *base, size_t *ready, size_t used, size_t size)
 {
 	size_t from = *ready > used ? *ready : used & ~(size_t)PAGE_MASK, n = size - from < AHEAD ? size - from : AHEAD;
 
 	if (likely(used + AHEAD / 2 <= *ready) || from >= size)
 		return 0;
+	vcpu_fpu_park(bt->v); /* libc */
 	madvise((uint8_t *)base + from, n, MADV_POPULATE_WRITE);
 	*ready = from + n;
 	return n;
@@ -178,7 +186,7 @@ static size_t ahead(void *base, size_t *ready, size_t used, size_t size)
 /* The same for code, its executable alias included. */
 static void code_ahead(struct bt *bt, size_t *ready, uint32_t used, size_t size)
 {
-	size_t n = ahead(bt->code_w, ready, used, size);
+	size_t n = ahead(bt, bt->code_w, ready, used, size);
 
 	if (n)
 		madvise((void *)(bt->code_x + *ready - n), n, MADV_POPULATE_READ);
@@ -190,9 +198,9 @@ void bt_get_ready(struct bt *bt)
 {
 	code_ahead(bt, &bt->ready.code, bt->code_used, bt->hot_size);
 	code_ahead(bt, &bt->ready.cold, bt->cold_used, bt->code_size);
-	ahead(bt->block, &bt->ready.block, bt->nblocks * sizeof(*bt->block), BT_MAX_BLOCKS * sizeof(*bt->block));
-	ahead(bt->site, &bt->ready.site, bt->nsites * sizeof(*bt->site), BT_MAX_SITES * sizeof(*bt->site));
-	ahead(bt->link, &bt->ready.link, bt->nlinks * sizeof(*bt->link), BT_MAX_LINKS * sizeof(*bt->link));
+	ahead(bt, bt->block, &bt->ready.block, bt->nblocks * sizeof(*bt->block), BT_MAX_BLOCKS * sizeof(*bt->block));
+	ahead(bt, bt->site, &bt->ready.site, bt->nsites * sizeof(*bt->site), BT_MAX_SITES * sizeof(*bt->site));
+	ahead(bt, bt->link, &bt->ready.link, bt->nlinks * sizeof(*bt->link), BT_MAX_LINKS * sizeof(*bt->link));
 }
 
 void bt_flush(struct bt *bt)
@@ -202,6 +210,7 @@ void bt_flush(struct bt *bt)
 		bt->block_hash[i] = 0;
 	for (uint32_t i = 0; i < BT_MAX_PAGES; i++)
 		bt->page_hash[i] = 0;
+	forget_decoded(bt);
 	bt->npages = 1;
 	bt_part_first(bt);
 	bt_hint_review_cancel(bt);

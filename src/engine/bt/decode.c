@@ -26,41 +26,62 @@ static bool ends_block(enum tr_class cls, const struct insn *in)
 	}
 }
 
-static bool same_bytes(const struct bt_decoded *d, const uint8_t *code, unsigned avail)
+/* The bytes of an instruction, copied once: other vCPUs may be writing to them. */
+struct bytes {
+	uint8_t b[16];
+	unsigned avail;
+	bool has_form;
+	struct insn_form form;
+};
+
+/* That they are read is announced first, to those who store to them. */
+static void read_bytes(struct tr *t, const uint8_t *page, unsigned off, struct bytes *c)
 {
-	unsigned i = 0;
-
-	while (i < d->len && i < avail && d->bytes[i] == code[i])
-		i++;
-	return i == d->len;
-}
-
-/* One instruction of the page, NULL if it reaches out of it or is none. That its bytes are read is announced first, to those who store to
- * them. Most are looked at twice: behind a branch, for the flags, and when they are translated. What is remembered is what the same bytes
- * meant in the same mode (insn_decode() is pure), as long as the facts of classify.c stand, whose change is a flush. */
-static const struct bt_decoded *decode_at(struct tr *t, const uint8_t *page, unsigned off)
-{
-	unsigned avail = PAGE_SIZE - off < INSN_MAX_LEN ? (unsigned)(PAGE_SIZE - off) : INSN_MAX_LEN;
-	struct bt_decoded *d = &t->bt->decoded[(t->gfn * 67 + off) % BT_DECODED];
-
-	if (off < t->read_from || off + avail > t->read_to) {
+	c->avail = PAGE_SIZE - off < INSN_MAX_LEN ? (unsigned)(PAGE_SIZE - off) : INSN_MAX_LEN;
+	if (off < t->read_from || off + c->avail > t->read_to) {
 		t->read_from = off;
 		t->read_to = off + 4 * INSN_MAX_LEN < PAGE_SIZE ? off + 4 * INSN_MAX_LEN : (unsigned)PAGE_SIZE;
 		mem_code_read(t->bt->v->mem, t->gfn, off, t->read_to - off);
 	}
-	if (d->valid && d->mode == t->mode && d->generation == t->bt->generation && same_bytes(d, page + off, avail))
-		return d;
-	d->valid = !insn_decode(&d->in, bt_insn_mode(t->mode), page + off, avail);
-	if (!d->valid)
-		return NULL;
-	d->len = d->in.len;
-	__builtin_memcpy(d->bytes, d->in.bytes, sizeof(d->bytes));
-	d->mode = (uint8_t)t->mode;
-	d->generation = t->bt->generation;
+	if (off <= PAGE_SIZE - sizeof(c->b))
+		__builtin_memcpy(c->b, page + off, sizeof(c->b));
+	else
+		__builtin_memcpy(c->b, page + off, c->avail);
+	c->has_form = insn_form(&c->form, bt_insn_mode(t->mode), c->b, c->avail);
+}
+
+static bool decode_new(struct tr *t, const struct bytes *c, struct bt_decoded *d)
+{
+	vcpu_fpu_park(t->bt->v); /* Zydis */
+	if (insn_decode(&d->in, bt_insn_mode(t->mode), c->b, c->avail))
+		return false;
 	d->cls = (uint8_t)tr_classify(t->bt, t->mode, &d->in);
 	d->ends = ends_block(d->cls, &d->in);
 	d->used = tr_flags_used(t->bt, t->mode, &d->in);
 	d->killed = tr_flags_killed(&d->in);
+	return true;
+}
+
+/* One instruction of the page, but for its displacement and immediate; NULL if it reaches out of the page or is none. Nothing else of it
+ * depends on those but the flags that shifts write, and shift counts are part of the form. */
+static const struct bt_decoded *decode_at(struct tr *t, const uint8_t *page, unsigned off, struct bytes *c)
+{
+	struct bt_decoded *d;
+	uint64_t key;
+
+	read_bytes(t, page, off, c);
+	if (!c->has_form)
+		return decode_new(t, c, &t->formless) ? &t->formless : NULL;
+	key = c->form.key | (uint64_t)t->mode << 60;
+	d = &t->bt->decoded[key * 0x9e3779b97f4a7c15ull >> (64 - BT_DECODED_BITS)];
+	if (d->key == key)
+		return d;
+	d->key = 0;
+	if (!decode_new(t, c, d))
+		return NULL;
+	c->has_form = insn_form_agrees(&c->form, &d->in);
+	if (c->has_form)
+		d->key = key;
 	return d;
 }
 
@@ -77,6 +98,7 @@ static bool decode_crossing(struct tr *t, const uint8_t *page, unsigned off, uin
 	mem_code_read(t->bt->v->mem, t->bt->page[tail].gfn, 0, INSN_MAX_LEN);
 	__builtin_memcpy(bytes, page + off, here);
 	__builtin_memcpy(bytes + here, behind, INSN_MAX_LEN);
+	vcpu_fpu_park(t->bt->v); /* Zydis */
 	if (insn_decode(in, bt_insn_mode(t->mode), bytes, INSN_MAX_LEN) || in->len <= here)
 		return false;
 	t->cls[0] = (uint8_t)tr_classify(t->bt, t->mode, in);
@@ -96,7 +118,8 @@ static void decode_block(struct tr *t, const uint8_t *page, unsigned off, uint32
 	t->open = true;
 	t->tail_known = tail || PAGE_SIZE - off >= INSN_MAX_LEN;
 	while (t->n < BT_BLOCK_INSNS && off < PAGE_SIZE) {
-		const struct bt_decoded *d = decode_at(t, page, off);
+		struct bytes c;
+		const struct bt_decoded *d = decode_at(t, page, off, &c);
 
 		t->insn_off[t->n] = (uint16_t)off;
 		if (!d) {
@@ -111,12 +134,14 @@ static void decode_block(struct tr *t, const uint8_t *page, unsigned off, uint32
 		if (t->bt->single && t->n && d->cls < TR_COMPUTE)
 			return;
 		t->insn[t->n] = d->in;
+		if (c.has_form)
+			insn_form_fill(&t->insn[t->n], &c.form, c.b);
 		t->cls[t->n] = d->cls;
 		/* For flag_liveness(). */
 		t->live_before[t->n] = d->used;
 		t->live_after[t->n] = d->killed;
 		t->n++;
-		off += d->len;
+		off += d->in.len;
 		t->insn_off[t->n] = (uint16_t)off;
 		if (d->ends) {
 			t->open = false;
@@ -134,13 +159,14 @@ static uint16_t flags_at(struct tr *t, const uint8_t *page, unsigned off)
 
 	b->peek = (uint16_t)off;
 	for (unsigned i = 0; i < PEEK_INSNS && unknown && off < PAGE_SIZE; i++) {
-		const struct bt_decoded *d = decode_at(t, page, off);
+		struct bytes c;
+		const struct bt_decoded *d = decode_at(t, page, off, &c);
 
 		if (!d || d->ends)
 			break;
 		live |= (uint16_t)(unknown & d->used);
 		unknown &= (uint16_t)~(d->killed | live);
-		off += d->len;
+		off += d->in.len;
 	}
 	b->peek_end = (uint16_t)off;
 	return live | unknown;

@@ -106,6 +106,7 @@ struct tr {
 	uint16_t insn_off[BT_BLOCK_INSNS + 1];
 	uint8_t cls[BT_BLOCK_INSNS];         /* enum tr_class */
 	struct insn insn[BT_BLOCK_INSNS];
+	struct bt_decoded formless;          /* the last instruction decoded that had no form */
 };
 
 static inline const struct insn *tr_insn(const struct tr *t) { return &t->insn[t->i]; }
