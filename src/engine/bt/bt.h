@@ -216,6 +216,7 @@ void bt_cache_destroy(struct bt *bt);
 void bt_flush(struct bt *bt);
 void bt_block_unlist(struct bt *bt, uint32_t first, uint32_t end, uint32_t block); /* with all of [first, end), the oldest blocks of all */
 void bt_get_ready(struct bt *bt);                       /* before a translation: memory for it, without faults of the host */
+void bt_block_fetch(const struct bt *bt, uint32_t page, unsigned off); /* likewise: has the caches fetch what it will write */
 uint32_t bt_page_get(struct bt *bt, gfn_t gfn, enum bt_mode mode, bool plain); /* finds or adds; 0 = full */
 uint32_t bt_block_find(const struct bt *bt, uint32_t page, unsigned off);
 void bt_block_add(struct bt *bt, uint32_t block);

@@ -39,7 +39,11 @@ static void *map_array(size_t bytes)
 {
 	void *p = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 
-	return p == MAP_FAILED ? NULL : p;
+	if (p == MAP_FAILED)
+		return NULL;
+	/* A translation reads and writes a little of each array: with pages of 4 KiB it misses the TLB at every step. */
+	madvise(p, bytes, MADV_HUGEPAGE);
+	return p;
 }
 
 /* Shared anonymous memory, mapped a second time (mremap(2) with an old size of 0): perf takes that for generated code and looks for its
@@ -203,6 +207,29 @@ void bt_get_ready(struct bt *bt)
 	ahead(bt, bt->link, &bt->ready.link, bt->nlinks * sizeof(*bt->link), BT_MAX_LINKS * sizeof(*bt->link));
 }
 
+static uint32_t block_bucket(uint32_t page, unsigned off)
+{
+	return ((page << 12 | off) * 0x9e3779b1u) >> 14;
+}
+
+/* Into the caches of the host, to be written. */
+static void fetch(const void *p, size_t bytes)
+{
+	for (size_t i = 0; i < bytes; i += 64)
+		__builtin_prefetch((const uint8_t *)p + i, 1);
+}
+
+/* What a block of usual size writes is in no cache yet: asked for before it is decoded, it arrives meanwhile. */
+void bt_block_fetch(const struct bt *bt, uint32_t page, unsigned off)
+{
+	fetch(bt->code_w + bt->code_used, 384);
+	fetch(bt->code_w + bt->cold_used, 256);
+	fetch(&bt->block[bt->nblocks], sizeof(*bt->block));
+	fetch(&bt->site[bt->nsites], 6 * sizeof(*bt->site));
+	fetch(&bt->link[bt->nlinks], 4 * sizeof(*bt->link));
+	fetch(&bt->block_hash[block_bucket(page, off)], 1);
+}
+
 void bt_flush(struct bt *bt)
 {
 	madvise(bt->etab, bt->npages * (size_t)bt_etab_off(1), MADV_DONTNEED);
@@ -237,11 +264,6 @@ uint32_t bt_page_get(struct bt *bt, gfn_t gfn, enum bt_mode mode, bool plain)
 	bt->page[p] = (struct bt_page){.gfn = gfn, .mode = (uint8_t)mode, .plain = plain, .hash_next = bt->page_hash[bucket]};
 	bt->page_hash[bucket] = p;
 	return p;
-}
-
-static uint32_t block_bucket(uint32_t page, unsigned off)
-{
-	return ((page << 12 | off) * 0x9e3779b1u) >> 14;
 }
 
 uint32_t bt_block_find(const struct bt *bt, uint32_t page, unsigned off)

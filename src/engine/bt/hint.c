@@ -58,9 +58,10 @@ static unsigned place(unsigned i)
 
 static uint8_t *form_of(const struct bt *bt, gfn_t gfn, unsigned off)
 {
-	uint64_t h = (gfn << PAGE_SHIFT | off) * 0x9e3779b97f4a7c15ull;
+	/* Those of a block lie in a cache line or two. */
+	uint64_t h = (gfn << (PAGE_SHIFT - 6) | off >> 6) * 0x9e3779b97f4a7c15ull;
 
-	return &bt->form[h >> 48 & (BT_FORMS - 1)];
+	return &bt->form[(h >> 48 << 6 | (off & 63)) & (BT_FORMS - 1)];
 }
 
 enum bt_form bt_form(const struct bt *bt, gfn_t gfn, unsigned off)

@@ -277,6 +277,7 @@ uint32_t bt_translate(struct bt *bt, uint32_t page, unsigned off, uint32_t tail)
 	if (!bt_part_room(bt) || !code)
 		return 0;
 	bt_get_ready(bt);
+	bt_block_fetch(bt, page, off);
 	tr_init(&t, bt, &bt->page[page]);
 	t.e = bt_emit_at_end(bt);
 	t.e.end = t.e.w + BT_BLOCK_BYTES;
