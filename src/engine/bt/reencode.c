@@ -213,8 +213,15 @@ static bool pure_write(const struct insn *in, const struct insn_operand *o)
 {
 	if (o->read || o->size < 4)
 		return false;
+	if (in->kind == INSN_VEC)
+		return true;
 	switch (in->mnemonic) {
 	case ZYDIS_MNEMONIC_MOV: case ZYDIS_MNEMONIC_MOVZX: case ZYDIS_MNEMONIC_MOVSX: case ZYDIS_MNEMONIC_MOVSXD:
+	case ZYDIS_MNEMONIC_MOVBE: case ZYDIS_MNEMONIC_IMUL: case ZYDIS_MNEMONIC_MULX: case ZYDIS_MNEMONIC_POPCNT:
+	case ZYDIS_MNEMONIC_LZCNT: case ZYDIS_MNEMONIC_TZCNT: case ZYDIS_MNEMONIC_ANDN: case ZYDIS_MNEMONIC_BEXTR:
+	case ZYDIS_MNEMONIC_BZHI: case ZYDIS_MNEMONIC_BLSI: case ZYDIS_MNEMONIC_BLSMSK: case ZYDIS_MNEMONIC_BLSR:
+	case ZYDIS_MNEMONIC_PEXT: case ZYDIS_MNEMONIC_PDEP: case ZYDIS_MNEMONIC_RORX: case ZYDIS_MNEMONIC_SARX:
+	case ZYDIS_MNEMONIC_SHLX: case ZYDIS_MNEMONIC_SHRX:
 		return true;
 	default:
 		return false;
