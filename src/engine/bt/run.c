@@ -558,7 +558,7 @@ static void bt_stats(struct vcpu *v, void (*emit)(void *o, const char *name, uin
 const struct engine_ops engine_bt = {
 	.name = "bt",
 	.what = "binary translation: direct execution of translated blocks, flat shadow page tables",
-	.slowdown = "1-5 x",
+	.slowdown = "1-6 x",
 	.max_cpus = VCPU_MAX,
 	.probe = bt_probe,
 	.create = bt_create,
