@@ -207,9 +207,10 @@ void bt_get_ready(struct bt *bt)
 	ahead(bt, bt->link, &bt->ready.link, bt->nlinks * sizeof(*bt->link), BT_MAX_LINKS * sizeof(*bt->link));
 }
 
+/* Blocks of one page, which are looked for together, lie together: 64 buckets, four cache lines. */
 static uint32_t block_bucket(uint32_t page, unsigned off)
 {
-	return ((page << 12 | off) * 0x9e3779b1u) >> 14;
+	return (page << 6 | off >> 6) % BT_HASH_SIZE;
 }
 
 /* Into the caches of the host, to be written. */
