@@ -258,6 +258,7 @@ static void avx512_images(void **state)
 	struct bed *b = *state;
 	struct vcpu *v = b->v;
 	uint8_t *k, *hi, *hi16, want[VCPU_XSAVE_MAX];
+	int ret;
 
 	ready(b);
 	if (!(v->fpu.model & VCPU_XCR0_AVX512))
@@ -272,11 +273,14 @@ static void avx512_images(void **state)
 	v->fpu.area[512] = 0xa7;                               /* ZMM_Hi256 in its initial state */
 	memset(hi, 0, 512);
 	memcpy(want, v->fpu.area, sizeof(want));
+	/* Between the operations libc may use the registers. */
 	for (unsigned live = 0; live < 2; live++) {
 		memset(mem_frame(b->fx.m, FX_DATA >> 12, true), 0, 4096);
 		if (live)
 			vcpu_fpu_load(v);
-		assert_int_equal(cpu_xsave_op(v, XOP_XSAVEC, AREA, ~0ull, true), 0);
+		ret = cpu_xsave_op(v, XOP_XSAVEC, AREA, ~0ull, true);
+		vcpu_fpu_park(v);
+		assert_int_equal(ret, 0);
 		assert_int_equal(get64(b, GPA_AREA + 512), 0xa7);
 		assert_int_equal(get64(b, GPA_AREA + 520), BIT(63) | 0xe7);
 		assert_int_equal(image(b)[832], 0x51);
@@ -284,14 +288,21 @@ static void avx512_images(void **state)
 		assert_int_equal(image(b)[832 + 64 + 512], 0x53);
 		/* Only Hi16_ZMM, in an image without the others: right behind the header. */
 		memset(mem_frame(b->fx.m, FX_DATA >> 12, true), 0, 4096);
-		assert_int_equal(cpu_xsave_op(v, XOP_XSAVEC, AREA, 0x80, true), 0);
+		if (live)
+			vcpu_fpu_load(v);
+		ret = cpu_xsave_op(v, XOP_XSAVEC, AREA, 0x80, true);
+		vcpu_fpu_park(v);
+		assert_int_equal(ret, 0);
 		assert_int_equal(get64(b, GPA_AREA + 520), BIT(63) | 0x80);
 		assert_int_equal(image(b)[576], 0x53);
 		assert_int_equal(image(b)[576 + 1023], 0x53);
 		assert_int_equal(image(b)[576 + 1024], 0);
 		fx_put(&b->fx, GPA_AREA + 576 + 64, 4, 0x12345678); /* ZMM17 */
-		assert_int_equal(cpu_xsave_op(v, XOP_XRSTOR, AREA, ~0ull, true), 0);
+		if (live)
+			vcpu_fpu_load(v);
+		ret = cpu_xsave_op(v, XOP_XRSTOR, AREA, ~0ull, true);
 		vcpu_fpu_park(v);
+		assert_int_equal(ret, 0);
 		assert_int_equal(v->fpu.area[512] & 0xe0, 0x80);     /* the others have become initial */
 		assert_int_equal(k[0] | hi[0], 0);
 		assert_int_equal(hi16[64] | hi16[65] << 8, 0x5678);
